@@ -1,0 +1,1 @@
+"""Tests, one folder for each kind; CONTRIBUTING.md says which is which."""

@@ -1,0 +1,1 @@
+"""The rules of docs/STYLE.md that a program can check."""
