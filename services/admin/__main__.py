@@ -1,0 +1,48 @@
+"""`python -m services.admin`: customers, keys, credits, provider accounts and jobs, from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import grpc
+
+from services.admin import accounts, customers, jobs, keys, prices, wallets
+from services.admin.command import Command, build_parser
+from services.admin.connection import House, Unreachable
+from services.admin.rendering import show
+from services.chassis.errors import ServiceError
+
+COMMANDS: tuple[Command, ...] = (
+    *customers.COMMANDS,
+    *keys.COMMANDS,
+    *wallets.COMMANDS,
+    *prices.COMMANDS,
+    *accounts.COMMANDS,
+    *jobs.COMMANDS,
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 the house does not answer."""
+    chosen = build_parser(COMMANDS).parse_args(arguments)
+    try:
+        answer = asyncio.run(_run(chosen.command, chosen))
+    except ServiceError as refusal:
+        print(f"{refusal.reason.lower()}: {refusal.message}", file=sys.stderr)
+        return 3 if refusal.kind in {"UNAVAILABLE", "DEADLINE_EXCEEDED"} else 1
+    except (Unreachable, grpc.RpcError) as fault:
+        print(fault, file=sys.stderr)
+        return 3
+    show(answer, as_json=chosen.json)
+    return 0
+
+
+async def _run(command: Command, chosen: object) -> object:
+    async with House.at(getattr(chosen, "var", ""), os.environ) as house:
+        return await command.run(house, chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

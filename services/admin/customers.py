@@ -1,0 +1,142 @@
+"""`customers`: who may buy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.admin.command import LIMIT, Command, argument
+from services.admin.connection import House
+from services.admin.rendering import Table, plain, table
+from services.chassis.ids import new_ulid
+from services.gen.billing.v1 import billing_pb2 as pb
+
+_CUSTOMER = argument("customer_id", metavar="CUSTOMER_ID")
+_LIMITS = (
+    argument("--requests-per-minute", type=int, help="requests in any 60 seconds"),
+    argument("--running-jobs", type=int, help="jobs on a provider account at once"),
+    argument("--queued-jobs", type=int, help="jobs waiting at once"),
+)
+
+
+async def create(house: House, chosen: Any) -> object:
+    limits = _limits(chosen, None)
+    request = pb.CreateCustomerRequest(
+        storefront=chosen.storefront,
+        name=chosen.name,
+        limits=limits,
+        idempotency_key=chosen.idempotency_key or new_ulid(),
+    )
+    return plain((await house.billing.CreateCustomer(request)).customer)
+
+
+async def list_all(house: House, chosen: Any) -> Table:
+    request = pb.ListCustomersRequest(
+        storefront=chosen.storefront, limit=chosen.limit, after_customer_id=chosen.after
+    )
+    answer = await house.billing.ListCustomers(request)
+    return table(answer.customers, "customer_id", "storefront", "name", "state", "created_at_ms")
+
+
+async def show(house: House, chosen: Any) -> object:
+    customer = (
+        await house.billing.GetCustomer(pb.GetCustomerRequest(customer_id=chosen.customer_id))
+    ).customer
+    wallets: dict[str, Any] = {}
+    for name, mode in (("live", pb.MODE_LIVE), ("test", pb.MODE_TEST)):
+        answer = await house.billing.GetBalance(
+            pb.GetBalanceRequest(customer_id=chosen.customer_id, mode=mode)
+        )
+        wallets[name] = plain(answer.balance)
+    return plain(customer) | {"wallets": wallets}
+
+
+async def set_limits(house: House, chosen: Any) -> object:
+    answer = await house.billing.GetCustomer(pb.GetCustomerRequest(customer_id=chosen.customer_id))
+    request = pb.UpdateCustomerRequest(
+        customer_id=chosen.customer_id, limits=_limits(chosen, answer.customer.limits)
+    )
+    return plain((await house.billing.UpdateCustomer(request)).customer)
+
+
+async def suspend(house: House, chosen: Any) -> object:
+    return await _set_state(house, chosen.customer_id, pb.CUSTOMER_STATE_SUSPENDED)
+
+
+async def activate(house: House, chosen: Any) -> object:
+    return await _set_state(house, chosen.customer_id, pb.CUSTOMER_STATE_ACTIVE)
+
+
+async def _set_state(house: House, customer_id: str, state: pb.CustomerState.ValueType) -> object:
+    request = pb.UpdateCustomerRequest(customer_id=customer_id, state=state)
+    return plain((await house.billing.UpdateCustomer(request)).customer)
+
+
+def _limits(chosen: Any, present: pb.Limits | None) -> pb.Limits | None:
+    names = ("requests_per_minute", "running_jobs", "queued_jobs")
+    given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    if not given and present is None:
+        return None
+    limits = pb.Limits()
+    if present is not None:
+        limits.CopyFrom(present)
+    for name, value in given.items():
+        setattr(limits, name, value)
+    return limits
+
+
+COMMANDS = (
+    Command(
+        "customers",
+        "create",
+        "Make a customer of a storefront, with an empty live wallet and a test wallet of play credit.",
+        create,
+        (
+            argument("--storefront", required=True, help="leonardo, …"),
+            argument("--name", required=True, help="as you will look for it"),
+            *_LIMITS,
+            argument(
+                "--idempotency-key", help="repeating the command with the same key makes no second customer"
+            ),
+        ),
+        '--storefront leonardo --name "Example Ltd" --running-jobs 20',
+    ),
+    Command(
+        "customers",
+        "list",
+        "List customers in the order in which they came.",
+        list_all,
+        (
+            argument("--storefront", default="", help="only this storefront's"),
+            argument("--after", default="", metavar="CUSTOMER_ID", help="go on after this one"),
+            LIMIT,
+        ),
+        "--storefront leonardo",
+    ),
+    Command(
+        "customers", "show", "Show a customer with limits and wallets.", show, (_CUSTOMER,), "cus_your_id"
+    ),
+    Command(
+        "customers",
+        "limits",
+        "Change what a customer may do at once; what is not named stays.",
+        set_limits,
+        (_CUSTOMER, *_LIMITS),
+        "cus_your_id --requests-per-minute 600 --queued-jobs 500",
+    ),
+    Command(
+        "customers",
+        "suspend",
+        "Refuse a customer's keys from now on. Running jobs end as they would.",
+        suspend,
+        (_CUSTOMER,),
+        "cus_your_id",
+    ),
+    Command(
+        "customers",
+        "activate",
+        "Accept a suspended customer's keys again.",
+        activate,
+        (_CUSTOMER,),
+        "cus_your_id",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Starts and keeps all of Atelier on one machine; the embedded default."""

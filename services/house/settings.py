@@ -1,0 +1,35 @@
+"""What a person may choose about a house on one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.chassis.settings import one_of, setting, whole_number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything else has a default that works; a service's own variables are passed on to it."""
+
+    port: int = setting(
+        "ATELIER_PORT",
+        default=8080,
+        help="the gateway's public port; 0 takes any free one",
+        parse=whole_number(0, 65_535),
+    )
+    var: Path = setting(
+        "ATELIER_VAR", default=Path("var"), help="the folder for databases, media, keys and logs", parse=Path
+    )
+    database_url: str = setting(
+        "ATELIER_DATABASE_URL",
+        default="",
+        help="a PostgreSQL server, as postgresql://user@host:5432/atelier; each service gets a database "
+        "of its own there (atelier_billing, …). Empty: SQLite files in the folder above",
+    )
+    log_level: str = setting(
+        "ATELIER_LOG_LEVEL",
+        default="info",
+        help="debug, info, warning or error",
+        parse=one_of("debug", "info", "warning", "error"),
+    )
