@@ -1,0 +1,86 @@
+"""Inward: wire to gRPC requests. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from services.gateway import errors, reading
+from services.gateway.contracts.leonardo.wire import ImageRequest, VideoRequest
+from services.gen.jobs.v1 import jobs_pb2 as pb
+
+_PROMPT_LIMIT: Final = 4_000
+_JOB_ID: Final = re.compile(r"job_[0-9a-hjkmnp-tv-z]{26}")
+
+_IMAGE_PIXELS: Final = {
+    "16:9_SMALL": (1376, 768),
+    "1:1_SMALL": (1024, 1024),
+    "2:3_SMALL": (848, 1264),
+    "9:16_SMALL": (768, 1376),
+}
+_VIDEO_PIXELS: Final = {
+    "16:9_SMALL": (1280, 720),
+    "1:1_SMALL": (960, 960),
+    "2:3_SMALL": (720, 1080),
+    "9:16_SMALL": (720, 1280),
+}
+_image_decoder = msgspec.json.Decoder(ImageRequest)
+_video_decoder = msgspec.json.Decoder(VideoRequest)
+
+
+def image_job(wire: ImageRequest) -> pb.CreateJobRequest:
+    """What to make and what to charge; who and under which key comes later."""
+    width, height = _IMAGE_PIXELS[wire.size]
+    generation = pb.Generation(
+        kind=pb.KIND_IMAGE,
+        model="gpt-image-2",
+        prompt=wire.prompt,
+        width=width,
+        height=height,
+        quality=wire.quality.lower(),
+    )
+    return pb.CreateJobRequest(generation=generation, sku=f"image.{wire.quality.lower()}", quantity=1)
+
+
+def video_job(wire: VideoRequest) -> pb.CreateJobRequest:
+    """What to make and what to charge; who and under which key comes later."""
+    width, height = _VIDEO_PIXELS[wire.size]
+    generation = pb.Generation(
+        kind=pb.KIND_VIDEO,
+        model="seedance-2.0-fast",
+        prompt=wire.prompt,
+        width=width,
+        height=height,
+        duration_s=wire.duration,
+        audio=wire.motion_has_audio,
+    )
+    return pb.CreateJobRequest(generation=generation, sku="video.second", quantity=wire.duration)
+
+
+W = TypeVar("W", ImageRequest, VideoRequest)
+
+
+def read_image(body: bytes) -> ImageRequest:
+    """The request in `body`, trimmed and checked. Raises MALFORMED_REQUEST, REFERENCE_IMAGE_REFUSED."""
+    return _checked(reading.parsed(body, _image_decoder))
+
+
+def read_video(body: bytes) -> VideoRequest:
+    """The request in `body`, trimmed and checked. Raises MALFORMED_REQUEST, REFERENCE_IMAGE_REFUSED."""
+    return _checked(reading.parsed(body, _video_decoder))
+
+
+def _checked(wire: W) -> W:
+    prompt = reading.text(wire.prompt, "prompt", _PROMPT_LIMIT)
+    if wire.reference_image is not msgspec.UNSET:
+        raise errors.reference_image_refused("Reference images are not available yet.")
+    return wire if prompt == wire.prompt else msgspec.structs.replace(wire, prompt=prompt)
+
+
+def job_id(value: str) -> str:
+    """`value`, if it can be the id of a job. Raises JOB_NOT_FOUND without asking anybody otherwise."""
+    if not _JOB_ID.fullmatch(value):
+        raise errors.job_not_found()
+    return value

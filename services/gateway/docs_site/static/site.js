@@ -1,0 +1,102 @@
+"use strict";
+
+const root = document.documentElement;
+const remembered = (() => { try { return localStorage.getItem("theme"); } catch { return null; } })();
+if (remembered) root.dataset.theme = remembered;
+
+document.querySelector(".theme")?.addEventListener("click", () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try { localStorage.setItem("theme", root.dataset.theme); } catch { /* private window: for this page only */ }
+});
+
+const side = document.querySelector(".side");
+const menu = document.querySelector(".menu");
+const openMenu = (open) => { side?.classList.toggle("open", open); menu?.setAttribute("aria-expanded", String(open)); };
+menu?.addEventListener("click", () => openMenu(!side.classList.contains("open")));
+side?.addEventListener("click", (event) => { if (event.target.closest("a")) openMenu(false); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") openMenu(false); });
+
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", async () => {
+    const text = button.parentElement.querySelector("code").textContent;
+    try { await navigator.clipboard.writeText(text); } catch { return; }
+    button.textContent = "Copied";
+    button.classList.add("done");
+    setTimeout(() => { button.textContent = "Copy"; button.classList.remove("done"); }, 1400);
+  });
+}
+
+// One language for the whole page: who reads Python reads all of it in Python.
+const speak = (language) => {
+  for (const tab of document.querySelectorAll("[role=tab]")) {
+    const chosen = tab.dataset.language === language;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+    document.getElementById(tab.getAttribute("aria-controls")).hidden = !chosen;
+  }
+};
+for (const list of document.querySelectorAll("[role=tablist]")) {
+  const tabs = [...list.querySelectorAll("[role=tab]")];
+  list.addEventListener("click", (event) => {
+    const tab = event.target.closest("[role=tab]");
+    if (!tab) return;
+    const before = tab.getBoundingClientRect().top;
+    speak(tab.dataset.language);
+    scrollBy({ top: tab.getBoundingClientRect().top - before, behavior: "instant" });
+  });
+  list.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    speak(next.dataset.language);
+    next.focus();
+  });
+}
+
+const entries = new Map([...document.querySelectorAll(".side a")].map((link) => [link.hash.slice(1), link]));
+const sections = [...document.querySelectorAll("main section[id]")];
+const mark = () => {
+  const line = innerHeight / 4;
+  const current = sections.findLast((section) => section.getBoundingClientRect().top <= line) ?? sections[0];
+  for (const [anchor, link] of entries) link.classList.toggle("current", anchor === current?.id);
+};
+if (sections.length) { addEventListener("scroll", mark, { passive: true }); mark(); }
+
+for (const form of document.querySelectorAll(".try form")) {
+  const output = form.querySelector(".code");
+  const button = form.querySelector("[type=submit]");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const fields = new FormData(form);
+    const headers = { Authorization: `Bearer ${fields.get("key").trim()}` };
+    const request = { method: form.dataset.method, headers };
+    if (fields.has("body")) {
+      headers["Content-Type"] = "application/json";
+      headers["Idempotency-Key"] = `docs-${Date.now()}-${Math.random().toString(36).slice(2)}`;
+      request.body = fields.get("body");
+    }
+    button.disabled = true;
+    let text;
+    try {
+      const path = form.dataset.path.replace("{jobId}", encodeURIComponent((fields.get("jobId") ?? "").trim()));
+      const response = await fetch(path, request);
+      const body = await response.text();
+      try { text = JSON.stringify(JSON.parse(body), null, 2); } catch { text = body; }
+      text = `${response.status} ${response.statusText}\n\n${text}`;
+      const made = response.status === 202 ? JSON.parse(body).jobId : null;
+      if (made) for (const input of document.querySelectorAll("input[name=jobId]")) input.value = made;
+    } catch (fault) {
+      text = String(fault);
+    }
+    output.querySelector("code").textContent = text;
+    output.hidden = false;
+    button.disabled = false;
+  });
+}
+// A key is typed once for all panels of the tab, and kept nowhere else.
+for (const input of document.querySelectorAll("input[name=key]")) {
+  input.addEventListener("change", () => {
+    for (const other of document.querySelectorAll("input[name=key]")) other.value = input.value;
+  });
+}

@@ -1,0 +1,128 @@
+"""The public port: aiohttp's server, less what it tells strangers and what it lets them hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, Final, Self
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from services.chassis.errors import internal_error
+from services.chassis.ids import new_id
+from services.gateway import errors
+from services.gateway.contract import Contract
+
+# Longer than the idle time of usual reverse proxies (60 s), so that they close first. It also bounds how long a
+# client may take over the headers of its first request.
+_KEEPALIVE_TIMEOUT_S: Final = 75.0
+# What a client may still send of a body that was refused before its connection is closed.
+_LINGERING_TIME_S: Final = 5.0
+# Requests under way at a stop get this long: the longest deadline of a route.
+_SHUTDOWN_TIMEOUT_S: Final = 15.0
+_BACKLOG: Final = 1024
+# No version, so that nobody can look up what it is vulnerable to.
+SERVER_NAME: Final = "atelier"
+
+log = logging.getLogger(__name__)
+
+
+class _Protocol(RequestHandler):
+    """One connection. What is not even HTTP is answered in the default contract's shape, and not quoted back."""
+
+    __slots__ = ("_contract",)
+
+    def __init__(self, manager: Server, contract: Contract, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._contract = contract
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what no handler saw, or could not answer; the connection is closed after it."""
+        if status >= 500:
+            log.error("connection.failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer was sent already")
+        malformed = errors.malformed_request("This is not a valid HTTP request.")
+        request_id = new_id("req")
+        answer = self._contract.render_error(
+            internal_error() if status >= 500 else malformed, None, request_id
+        )
+        response = web.Response(
+            status=answer.status,
+            body=msgspec.json.encode(answer.body),
+            headers={
+                "Content-Type": "application/json; charset=utf-8",
+                "X-Request-Id": request_id,
+                "Server": SERVER_NAME,
+            },
+        )
+        response.force_close()
+        return response
+
+
+class _Server(Server):
+    """aiohttp's server with our own connections."""
+
+    def __init__(self, server: Server, contract: Contract) -> None:
+        super().__init__(server.request_handler, request_factory=server.request_factory)
+        self._contract = contract
+
+    def __call__(self) -> RequestHandler:
+        return _Protocol(
+            self,
+            self._contract,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
+            lingering_time=_LINGERING_TIME_S,
+            # None is how aiohttp turns its own off, whatever the annotation says.
+            access_log=None,
+        )
+
+
+class _Runner(web.AppRunner):
+    def __init__(self, app: web.Application, contract: Contract) -> None:
+        super().__init__(app, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+        self._contract = contract
+
+    async def _make_server(self) -> Server:
+        return _Server(await super()._make_server(), self._contract)
+
+
+def bind(listen: str, *, reuse_port: bool) -> socket.socket:
+    """A listening socket on `host:port`. Raises OSError where that is taken."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG, reuse_port=reuse_port)
+
+
+def url_of(bound: socket.socket) -> str:
+    """`http://host:port` of a listening socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Listener:
+    """Serves an application on a bound socket while entered; leaving waits for requests under way."""
+
+    def __init__(self, app: web.Application, contract: Contract, bound: socket.socket) -> None:
+        self._runner = _Runner(app, contract)
+        self._bound = bound
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._bound, backlog=_BACKLOG).start()
+        return self
+
+    async def __aexit__(self, *exit_info: object) -> None:
+        await self._runner.cleanup()

@@ -1,0 +1,162 @@
+"""Media: links that are signed and expire, and the files they lead to."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from services.chassis.clock import Clock
+from services.chassis.settings import Secret, SettingsError
+from services.gateway import errors
+
+PATH_PREFIX: Final = "/media/"
+
+# 256 bits of key; anything shorter than its digest weakens HMAC-SHA-256.
+_MINIMUM_KEY_LENGTH: Final = 32
+# 128 bits of signature cannot be guessed online, and keep links short.
+_SIGNATURE_BYTES: Final = 16
+
+# What the store may call an object: no dot first, no empty part, nothing to escape.
+_OBJECT_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,7}")
+_EXPIRES: Final = re.compile(r"[0-9]{1,12}")
+
+# What the store holds. Anything else is offered as a download and never rendered.
+_TYPES: Final = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".mov": "video/quicktime",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".ogg": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A signed link and the millisecond at which it stops working."""
+
+    url: str
+    expires_at_ms: int
+
+
+class SigningKeys:
+    """Signs with the first key and accepts all of them, so that a key can be replaced without breaking links."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._keys = [line.strip().encode() for line in secret.reveal().splitlines() if line.strip()]
+        if not self._keys or any(len(key) < _MINIMUM_KEY_LENGTH for key in self._keys):
+            raise SettingsError(
+                [
+                    f"ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE needs keys of {_MINIMUM_KEY_LENGTH} characters or more"
+                ]
+            )
+
+    def sign(self, object_key: str, expires_s: int) -> str:
+        """The signature of one object until one second."""
+        return _signature(self._keys[0], object_key, expires_s)
+
+    def verifies(self, object_key: str, expires_s: int, signature: str) -> bool:
+        """Whether any of the keys signed this."""
+        given = signature.encode("utf-8", "replace")
+        return any(
+            hmac.compare_digest(_signature(key, object_key, expires_s).encode(), given) for key in self._keys
+        )
+
+
+def _signature(key: bytes, object_key: str, expires_s: int) -> str:
+    digest = hmac.digest(key, f"{object_key}\n{expires_s}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).rstrip(b"=").decode()
+
+
+class MediaLinks:
+    """Makes links. public_url: how customers reach this service."""
+
+    def __init__(self, keys: SigningKeys, public_url: str, validity_ms: int, clock: Clock) -> None:
+        self._keys = keys
+        self._public_url = public_url
+        self._validity_ms = validity_ms
+        self._clock = clock
+
+    def link(self, object_key: str, media_expires_at_ms: int) -> Link:
+        """A link to one object, good for the configured time but never longer than the object is kept.
+
+        media_expires_at_ms: when the object leaves the store; 0 = unknown. Raises MEDIA_GONE after it.
+        """
+        now_ms = self._clock.now_ms()
+        expires_at_ms = now_ms + self._validity_ms
+        if media_expires_at_ms:
+            expires_at_ms = min(expires_at_ms, media_expires_at_ms)
+        expires_s = expires_at_ms // 1000
+        if expires_at_ms <= now_ms:
+            raise errors.media_gone()
+        signature = self._keys.sign(object_key, expires_s)
+        url = f"{self._public_url}{PATH_PREFIX}{object_key}?expires={expires_s}&signature={signature}"
+        return Link(url, expires_s * 1000)
+
+
+class MediaFiles:
+    """Serves the media store's folder to holders of links: ranges, conditions and HEAD included."""
+
+    def __init__(self, keys: SigningKeys, root: Path, clock: Clock) -> None:
+        self._keys = keys
+        self._root = root.resolve()
+        self._clock = clock
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """The file behind a good link. Raises NO_SUCH_PATH for every other link."""
+        object_key = request.match_info["object_key"]
+        expires_s = self._checked(request, object_key)
+        path = await asyncio.to_thread(self._file, object_key)
+        headers = _headers(path, object_key)
+        left_s = max(0, expires_s - self._clock.now_ms() // 1000)
+        headers["Cache-Control"] = f"private, max-age={left_s}, immutable"
+        return web.FileResponse(path, headers=headers)
+
+    def _checked(self, request: web.Request, object_key: str) -> int:
+        expires = request.query.get("expires", "")
+        signature = request.query.get("signature", "")
+        if not _OBJECT_KEY.fullmatch(object_key) or not _EXPIRES.fullmatch(expires):
+            raise errors.link_not_valid()
+        if not self._keys.verifies(object_key, int(expires), signature):
+            raise errors.link_not_valid()
+        if int(expires) * 1000 <= self._clock.now_ms():
+            raise errors.link_expired()
+        return int(expires)
+
+    def _file(self, object_key: str) -> Path:
+        # Resolved, so that a symbolic link in the store leads nowhere else either.
+        path = (self._root / object_key).resolve()
+        if not path.is_relative_to(self._root) or not path.is_file():
+            raise errors.link_not_valid()
+        return path
+
+
+def _headers(path: Path, object_key: str) -> dict[str, str]:
+    content_type = _TYPES.get(path.suffix.lower())
+    disposition = "inline" if content_type else "attachment"
+    # The whole key, so that the files of two jobs do not overwrite each other where they are saved.
+    name = object_key.replace("/", "-")
+    return {
+        "Content-Type": content_type or "application/octet-stream",
+        "Content-Disposition": f'{disposition}; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        # Made to be shown in customers' pages.
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Accept-Ranges": "bytes",
+    }

@@ -1,0 +1,121 @@
+"""Reads hostile requests: strict JSON into a contract's struct, texts, and idempotency keys."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.client_exceptions import ClientPayloadError
+from aiohttp.http_exceptions import HttpProcessingError
+
+from services.gateway import errors
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+# A megabyte takes a slow phone some seconds; nobody honest needs longer, and a trickle must not hold a place.
+_BODY_TIMEOUT_S: Final = 30.0
+# 28 MiB at 2 Mbit/s.
+_LARGE_BODY_TIMEOUT_S: Final = 120.0
+_LARGE_BODY_BYTES: Final = 1024 * 1024
+
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")
+# Everything below a space but tab, line feed and carriage return, and DEL: nothing a person types, and trouble in logs.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# msgspec ends its sentence with the place of the fault: "Expected `int`, got `str` - at `$.duration`".
+_FAULT: Final = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+
+
+async def body_of(request: web.Request, limit_bytes: int) -> bytes:
+    """The whole body, after any Content-Encoding.
+
+    Raises PAYLOAD_TOO_LARGE as soon as more than `limit_bytes` are declared or seen, MALFORMED_REQUEST for
+    a body that does not arrive or cannot be decompressed.
+    """
+    declared = request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise errors.payload_too_large(limit_bytes)
+    if request.content.is_eof():
+        return _within(request.content.read_nowait(), limit_bytes)
+    patience_s = _LARGE_BODY_TIMEOUT_S if (declared or 0) > _LARGE_BODY_BYTES else _BODY_TIMEOUT_S
+    try:
+        async with asyncio.timeout(patience_s):
+            return await _collected(request, limit_bytes)
+    except TimeoutError:
+        raise errors.malformed_request("The request body did not arrive in time.") from None
+    except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError):
+        raise errors.malformed_request("The request body could not be read.") from None
+
+
+async def _collected(request: web.Request, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise errors.payload_too_large(limit_bytes)
+    return bytes(body)
+
+
+def _within(body: bytes, limit_bytes: int) -> bytes:
+    if len(body) > limit_bytes:
+        raise errors.payload_too_large(limit_bytes)
+    return body
+
+
+def require_json(request: web.Request) -> None:
+    """Refuses a declared content type other than application/json; none at all is taken as JSON."""
+    declared = request.headers.get("Content-Type", "")
+    if declared and declared.partition(";")[0].strip().lower() != "application/json":
+        raise errors.malformed_request("The Content-Type must be application/json.")
+
+
+def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The struct in `body`. Raises MALFORMED_REQUEST that names the field, or says what is wrong with the JSON."""
+    try:
+        # msgspec does not look at the bytes of strings that it skips.
+        body.decode()
+        return decoder.decode(body)
+    except msgspec.ValidationError as fault:
+        raise _explained(str(fault)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise errors.malformed_request("The request body must be one valid JSON object in UTF-8.") from None
+
+
+def _explained(fault: str) -> Exception:
+    at = _FAULT.fullmatch(fault)
+    what = at["what"] if at else fault
+    path = at["path"].lstrip(".") if at else ""
+    missing = _MISSING.match(what)
+    if missing:
+        field = f"{path}.{missing['name']}" if path else missing["name"]
+        return errors.malformed_request(f"{field} is required.", field)
+    if not path:
+        return errors.malformed_request("The request body must be a JSON object.")
+    return errors.malformed_request(f"{path}: {what[:1].lower()}{what[1:].replace('`', '')}.", path)
+
+
+def text(value: str, field: str, maximum: int) -> str:
+    """`value` trimmed. Raises MALFORMED_REQUEST unless it then has 1 to `maximum` characters, none a control."""
+    trimmed = value.strip()
+    if not 1 <= len(trimmed) <= maximum:
+        raise errors.malformed_request(f"{field} must have 1 to {maximum:,} characters.", field)
+    if _CONTROL.search(trimmed):
+        raise errors.malformed_request(f"{field} must not contain control characters.", field)
+    return trimmed
+
+
+def idempotency_key(request: web.Request) -> str:
+    """The header's one value. Raises IDEMPOTENCY_KEY_MISSING."""
+    values = request.headers.getall("Idempotency-Key", ())
+    if len(values) != 1 or not _PRINTABLE.fullmatch(values[0]):
+        raise errors.idempotency_key_missing()
+    return values[0]
+
+
+def fingerprint(endpoint: str, wire: msgspec.Struct) -> bytes:
+    """Equal for equal parsed requests to one endpoint, whatever their key order, white space or unknown fields."""
+    return hashlib.sha256(endpoint.encode() + b"\n" + msgspec.json.encode(wire, order="sorted")).digest()

@@ -1,0 +1,67 @@
+"""The gateway as a process: its parts, in the order in which they begin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from services.chassis.clock import Clock, SystemClock
+from services.chassis.process import Process
+from services.gateway import app
+from services.gateway.access_log import AccessLog
+from services.gateway.auth import Authenticator
+from services.gateway.backends import Backends
+from services.gateway.contract import House
+from services.gateway.contracts import CONTRACTS
+from services.gateway.cors import Cors
+from services.gateway.docs_site.site import DocsSite
+from services.gateway.edge import Edge
+from services.gateway.listener import Listener, bind, url_of
+from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
+from services.gateway.rate_limits import RateLimits
+from services.gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that serves. url: where it listens, which is not always where customers reach it."""
+
+    url: str
+    backends: Backends
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until the process is asked to stop; requests under way are still answered."""
+    async with Process("gateway", settings.operations_listen) as process, serving(settings) as gateway:
+        process.add_check("billing", gateway.backends.billing_ready)
+        process.add_check("jobs", gateway.backends.jobs_ready)
+        process.announce(public=gateway.url)
+        await process.until_stopped()
+
+
+@asynccontextmanager
+async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Gateway]:
+    """Serves the public port while entered; leaving drains it, then lets go of the backends."""
+    clock = clock or SystemClock()
+    keys = SigningKeys(settings.media_signing_keys)
+    bound = bind(settings.listen, reuse_port=settings.reuse_port)
+    public_url = settings.public_url or url_of(bound)
+    access_log = AccessLog() if settings.access_log else None
+    async with Backends(settings.billing_address, settings.jobs_address) as backends:
+        links = MediaLinks(keys, public_url, int(settings.media_link_hours * 3_600_000), clock)
+        edge = Edge(
+            CONTRACTS,
+            House(backends, links),
+            Authenticator(backends.identify, clock),
+            RateLimits(),
+            cors=Cors(settings.cors_origins),
+            access_log=access_log,
+            requests_in_flight=settings.requests_in_flight,
+        )
+        files = MediaFiles(keys, settings.media_folder, clock)
+        web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url))
+        async with Listener(web_app, CONTRACTS[0], bound):
+            yield Gateway(url_of(bound), backends)
+    if access_log is not None:
+        access_log.flush()

@@ -1,0 +1,116 @@
+"""The gateway's settings, from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.chassis.settings import (
+    Secret,
+    decimal_number,
+    file_secret,
+    host_and_port,
+    one_of,
+    setting,
+    switch,
+    whole_number,
+)
+
+
+def web_origin(text: str) -> str:
+    """A parser for `https://host[:port][/path]`, without a slash at the end."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"must be an address such as https://api.example.com, not {text!r}")
+    return text.rstrip("/")
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """A parser for web origins separated by commas, or `*` for any."""
+    if text == "*":
+        return ("*",)
+    return tuple(web_origin(origin.strip()) for origin in text.split(",") if origin.strip())
+
+
+def folder(text: str) -> Path:
+    """A parser for a folder that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise ValueError(f"names a folder that does not exist: {text}")
+    return path.resolve()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One gateway process."""
+
+    billing_address: str = setting(
+        "ATELIER_GATEWAY_BILLING_ADDRESS", help="host:port or unix:/path of billing"
+    )
+    jobs_address: str = setting("ATELIER_GATEWAY_JOBS_ADDRESS", help="host:port or unix:/path of jobs")
+    media_folder: Path = setting(
+        "ATELIER_GATEWAY_MEDIA_FOLDER", help="folder of the media store, read only", parse=folder
+    )
+    media_signing_keys: Secret = setting(
+        "ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE",
+        help="file with one signing key a line, at least 32 characters each; the first signs, all verify",
+        parse=file_secret,
+    )
+    pool_address: str = setting(
+        "ATELIER_GATEWAY_POOL_ADDRESS", default="", help="host:port or unix:/path of the provider pool"
+    )
+    listen: str = setting(
+        "ATELIER_GATEWAY_LISTEN",
+        default="127.0.0.1:8080",
+        help="public address; port 0 is any free one",
+        parse=host_and_port,
+    )
+    operations_listen: str = setting(
+        "ATELIER_GATEWAY_OPERATIONS_LISTEN",
+        default="127.0.0.1:0",
+        help="address of /healthz, /readyz and /metrics; not for the public",
+        parse=host_and_port,
+    )
+    public_url: str = setting(
+        "ATELIER_GATEWAY_PUBLIC_URL",
+        default="",
+        help="how customers reach this service, for media links and documentation; default http://LISTEN",
+        parse=web_origin,
+    )
+    media_link_hours: float = setting(
+        "ATELIER_GATEWAY_MEDIA_LINK_HOURS",
+        default=24.0,
+        help="how long a media link works, at most until the media leave the store",
+        parse=decimal_number(0.01, 168),
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "ATELIER_GATEWAY_CORS_ORIGINS",
+        default=(),
+        help="web origins whose pages may call the API, separated by commas, or *; default none",
+        parse=origins,
+    )
+    requests_in_flight: int = setting(
+        "ATELIER_GATEWAY_REQUESTS_IN_FLIGHT",
+        default=2_000,
+        help="requests served at once; more are answered 503",
+        parse=whole_number(1, 100_000),
+    )
+    reuse_port: bool = setting(
+        "ATELIER_GATEWAY_REUSE_PORT",
+        default=False,
+        help="share the port with other gateway processes of this machine",
+        parse=switch,
+    )
+    access_log: bool = setting(
+        "ATELIER_GATEWAY_ACCESS_LOG",
+        default=True,
+        help="one JSON line a request on standard error",
+        parse=switch,
+    )
+    log_level: str = setting(
+        "ATELIER_GATEWAY_LOG_LEVEL",
+        default="info",
+        help="debug, info, warning or error",
+        parse=one_of("debug", "info", "warning", "error"),
+    )

@@ -1,0 +1,179 @@
+"""The parts of the edge that need no backend: claims, settings, the access log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from services.chassis.clock import SystemClock
+from services.chassis.errors import ServiceError
+from services.chassis.settings import Secret, SettingsError, load
+from services.gateway import app
+from services.gateway.access_log import AccessLog
+from services.gateway.auth import Authenticator, Caller
+from services.gateway.backends import Backends
+from services.gateway.contract import Answer, Call, Contract, House, Route
+from services.gateway.contracts.leonardo.routes import CONTRACT
+from services.gateway.contracts.leonardo.wire import ErrorBody, ErrorDetail
+from services.gateway.cors import Cors
+from services.gateway.docs_site.site import DocsSite
+from services.gateway.edge import Edge
+from services.gateway.listener import Listener, bind, url_of
+from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
+from services.gateway.rate_limits import RateLimits
+from services.gateway.settings import Settings
+
+
+def second_contract() -> Contract:
+    """A contract that claims /v1/usage too, and spells errors in its own way."""
+
+    def render(error: ServiceError, route: Route | None, request_id: str) -> Answer:
+        status = {"API_KEY_MISSING": 401, "INVALID_API_KEY": 401}.get(error.reason, 404)
+        detail = ErrorDetail(code="second", message=error.reason)
+        return Answer(status, ErrorBody(ok=False, error=detail, request_id=request_id))
+
+    usage = next(route for route in CONTRACT.routes if route.path == "/v1/usage")
+    return replace(
+        CONTRACT,
+        name="second",
+        paths=("/v1/usage", "/v1/jobs/second"),
+        key_prefixes=("sk_",),
+        routes=(replace(usage, handler=second_usage),),
+        render_error=render,
+    )
+
+
+async def second_usage(call: Call) -> Answer:
+    return Answer(200, ErrorDetail(code="usage", message=call.caller.customer_id))
+
+
+async def identify(api_key: str, /) -> Caller:
+    return Caller("cus_2", "second", False, "key_2", 0, 1, 1)
+
+
+async def asked(tmp_path: Path, path: str, key: str = "") -> tuple[int, str]:
+    """The status and code of one request to a gateway with two contracts and no backends."""
+    contracts = (CONTRACT, second_contract())
+    keys, clock = SigningKeys(Secret("k" * 40)), SystemClock()
+    bound = bind("127.0.0.1:0", reuse_port=False)
+    async with Backends("127.0.0.1:1", "127.0.0.1:1") as backends:
+        edge = Edge(
+            contracts,
+            House(backends, MediaLinks(keys, url_of(bound), 1000, clock)),
+            Authenticator(identify, clock),
+            RateLimits(),
+            cors=Cors(()),
+            access_log=None,
+            requests_in_flight=10,
+        )
+        files = MediaFiles(keys, tmp_path, clock)
+        served: web.Application = app.build(contracts, edge, files, DocsSite(contracts, url_of(bound)))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with (
+            Listener(served, CONTRACT, bound),
+            aiohttp.ClientSession() as client,
+            client.get(url_of(bound) + path, headers=headers) as response,
+        ):
+            body = await response.json()
+            return response.status, body.get("code") or body["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    "path,key,status,code",
+    [
+        ("/v1/usage", "sk_something", 200, "usage"),
+        ("/v1/usage", "", 401, "invalid_api_key"),
+        ("/v1/usage", "zz_nobody", 401, "invalid_api_key"),
+        ("/v1/jobs/second/more", "", 404, "second"),
+        ("/v1/jobs", "", 404, "not_found"),
+        ("/elsewhere", "", 404, "not_found"),
+    ],
+)
+async def test_a_key_s_prefix_decides_between_two_claims_and_a_path_s_prefix_who_spells_errors(
+    tmp_path: Path, path: str, key: str, status: int, code: str
+) -> None:
+    assert await asked(tmp_path, path, key) == (status, code)
+
+
+def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
+    (tmp_path / "key").write_text("k" * 40)
+    names = {
+        "BILLING_ADDRESS": "127.0.0.1:1",
+        "JOBS_ADDRESS": "127.0.0.1:2",
+        "MEDIA_FOLDER": str(tmp_path),
+        "MEDIA_SIGNING_KEY_FILE": str(tmp_path / "key"),
+        **changes,
+    }
+    return {f"ATELIER_GATEWAY_{name}": value for name, value in names.items()}
+
+
+def test_settings_have_the_documented_defaults(tmp_path: Path) -> None:
+    settings = load(Settings, environment(tmp_path))
+    assert (settings.listen, settings.media_link_hours, settings.requests_in_flight) == (
+        "127.0.0.1:8080",
+        24.0,
+        2000,
+    )
+    assert (settings.public_url, settings.cors_origins) == ("", ())
+    assert "k" * 40 not in repr(settings)
+
+
+def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> None:
+    wrong = {
+        "MEDIA_FOLDER": str(tmp_path / "none"),
+        "PUBLIC_URL": "api.example.com",
+        "CORS_ORIGINS": "nonsense",
+        "LISTEN": "8080",
+        "REQUESTS_IN_FLIGHT": "0",
+    }
+    with pytest.raises(SettingsError) as refusal:
+        load(Settings, environment(tmp_path, **wrong))
+    assert all(f"ATELIER_GATEWAY_{name} " in str(refusal.value) for name in wrong)
+
+
+@pytest.mark.parametrize(
+    "text,origins",
+    [
+        ("*", ("*",)),
+        ("https://a.example, http://b.example:8080/", ("https://a.example", "http://b.example:8080")),
+    ],
+)
+def test_origins_are_read(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
+    assert load(Settings, environment(tmp_path, CORS_ORIGINS=text)).cors_origins == origins
+
+
+async def test_access_lines_are_json_and_written_together() -> None:
+    written: list[bytes] = []
+    log = AccessLog(written.append)
+    for number in range(3):
+        log.add(
+            request_id=f'r"{number}',
+            method="GET",
+            route="getJob",
+            status=200 + 300 * (number == 2),
+            duration_s=0.0015,
+        )
+    assert written == []
+    await asyncio.sleep(0.3)
+    assert len(written) == 1
+    lines = [json.loads(line) for line in written[0].splitlines()]
+    assert [line["request_id"] for line in lines] == ['r"0', 'r"1', 'r"2']
+    assert [line["level"] for line in lines] == ["info", "info", "warning"]
+    assert lines[0]["duration_ms"] == 1.5
+
+
+async def test_a_burst_of_lines_is_written_before_it_grows_large() -> None:
+    written: list[bytes] = []
+    log = AccessLog(written.append)
+    for _ in range(1000):
+        log.add(request_id="r", method="GET", route="getJob", status=200, duration_s=0.001)
+    assert written
+    assert max(map(len, written)) < 65_536
+    log.flush()
+    assert sum(block.count(b"\n") for block in written) == 1000
