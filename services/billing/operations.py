@@ -1,0 +1,120 @@
+"""What can be asked of the ledger: each operation with the key that makes its repeats harmless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final, Literal, NamedTuple
+
+HOLD, CAPTURE, RELEASE, EXPIRE = "hold", "capture", "release", "expire"
+TOP_UP: Final = "top_up"
+ADJUST: Final = "adjust"
+GrantKind = Literal["top_up", "adjust"]
+
+
+class WalletId(NamedTuple):
+    """A wallet is named by its customer and the mode, "live" or "test"."""
+
+    customer_id: str
+    mode: str
+
+
+class Quote(NamedTuple):
+    """What a hold costs, by which price list."""
+
+    amount_millis: int
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Reserve a job's price. `quote` is None where the price list has no such SKU."""
+
+    wallet: WalletId
+    job_id: str
+    storefront: str
+    sku: str
+    quantity: int
+    quote: Quote | None
+    ttl_ms: int
+
+    @property
+    def key(self) -> str:
+        return f"hold:{self.job_id}"
+
+    def parameters(self) -> tuple[object, ...]:
+        # Neither price nor lifetime: a repeat after a new price list is still the same request.
+        return (HOLD, self.storefront, self.sku, self.quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Charge a job's hold, or part of it; the rest is given back."""
+
+    wallet: WalletId
+    job_id: str
+    amount_millis: int
+
+    @property
+    def key(self) -> str:
+        return f"capture:{self.job_id}"
+
+    def parameters(self) -> tuple[object, ...]:
+        return (CAPTURE, self.amount_millis)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a job's hold back, or leave a tombstone where there is none."""
+
+    wallet: WalletId
+    job_id: str
+
+    @property
+    def key(self) -> str:
+        return f"release:{self.job_id}"
+
+    def parameters(self) -> tuple[object, ...]:
+        return (RELEASE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Close a job's hold if its time is over; otherwise nothing."""
+
+    wallet: WalletId
+    job_id: str
+
+    @property
+    def key(self) -> str:
+        return f"expire:{self.job_id}"
+
+    def parameters(self) -> tuple[object, ...]:
+        return (EXPIRE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A top-up (positive amount) or an adjustment (signed amount), under the caller's idempotency key."""
+
+    wallet: WalletId
+    kind: GrantKind
+    amount_millis: int
+    idempotency_key: str
+    note: str
+
+    @property
+    def key(self) -> str:
+        # The wallet is part of it so that a look-up by key never meets other customers' rows.
+        return f"request:{self.wallet.customer_id}:{self.wallet.mode}:{self.idempotency_key}"
+
+    def parameters(self) -> tuple[object, ...]:
+        return (self.kind, self.amount_millis, self.note)
+
+
+Operation = Hold | Capture | Release | Expire | Grant
+
+
+def fingerprint(operation: Operation) -> str:
+    """What tells a repeat from another request under the same key."""
+    return blake2b(repr(operation.parameters()).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,151 @@
+"""What goes out: records of billing as messages of its contract."""
+
+from __future__ import annotations
+
+from services.billing import customers, ledger
+from services.billing.customers import Customer
+from services.billing.keys import Key, KeyOwner
+from services.billing.ledger import Entry, HoldRow, Receipt
+from services.billing.prices import Limits, Storefront
+from services.gen.billing.v1 import billing_pb2 as pb
+
+_MODES = {"live": pb.MODE_LIVE, "test": pb.MODE_TEST}
+_CUSTOMER_STATES = {
+    customers.ACTIVE: pb.CUSTOMER_STATE_ACTIVE,
+    customers.SUSPENDED: pb.CUSTOMER_STATE_SUSPENDED,
+}
+_HOLD_STATES = {
+    ledger.OPEN: pb.HOLD_STATE_OPEN,
+    ledger.CAPTURED: pb.HOLD_STATE_CAPTURED,
+    ledger.RELEASED: pb.HOLD_STATE_RELEASED,
+    ledger.EXPIRED: pb.HOLD_STATE_EXPIRED,
+}
+
+
+def balance(balance_millis: int, reserved_millis: int) -> pb.Balance:
+    return pb.Balance(
+        balance_millis=balance_millis,
+        reserved_millis=reserved_millis,
+        available_millis=max(0, balance_millis - reserved_millis),
+    )
+
+
+def held(receipt: Receipt) -> pb.HoldResponse:
+    return pb.HoldResponse(
+        amount_millis=receipt.amount_millis,
+        price_version=receipt.price_version,
+        balance=_balance_of(receipt),
+        replayed=receipt.replayed,
+    )
+
+
+def captured(receipt: Receipt) -> pb.CaptureResponse:
+    return pb.CaptureResponse(
+        captured_millis=receipt.amount_millis,
+        released_millis=receipt.released_millis,
+        unbilled=receipt.outcome == ledger.UNBILLED,
+        balance=_balance_of(receipt),
+        replayed=receipt.replayed,
+    )
+
+
+def released(receipt: Receipt) -> pb.ReleaseResponse:
+    return pb.ReleaseResponse(
+        released_millis=receipt.amount_millis,
+        tombstone=receipt.outcome == ledger.TOMBSTONE,
+        balance=_balance_of(receipt),
+        replayed=receipt.replayed,
+    )
+
+
+def topped_up(receipt: Receipt) -> pb.TopUpResponse:
+    return pb.TopUpResponse(balance=_balance_of(receipt), replayed=receipt.replayed)
+
+
+def adjusted(receipt: Receipt) -> pb.AdjustResponse:
+    return pb.AdjustResponse(balance=_balance_of(receipt), replayed=receipt.replayed)
+
+
+def authenticated(owner: KeyOwner) -> pb.AuthenticateResponse:
+    return pb.AuthenticateResponse(
+        customer_id=owner.key.customer_id,
+        storefront=owner.storefront,
+        mode=_MODES[owner.key.mode],
+        key_id=owner.key.key_id,
+        limits=_limits(owner.limits),
+    )
+
+
+def customer(record: Customer) -> pb.Customer:
+    return pb.Customer(
+        customer_id=record.customer_id,
+        storefront=record.storefront,
+        name=record.name,
+        state=_CUSTOMER_STATES[record.state],
+        limits=_limits(record.limits),
+        created_at_ms=record.created_at_ms,
+    )
+
+
+def key(record: Key) -> pb.Key:
+    return pb.Key(
+        key_id=record.key_id,
+        customer_id=record.customer_id,
+        mode=_MODES[record.mode],
+        label=record.label,
+        hint=record.hint,
+        created_at_ms=record.created_at_ms,
+        expires_at_ms=record.expires_at_ms,
+        revoked_at_ms=record.revoked_at_ms,
+        last_used_at_ms=record.last_used_at_ms,
+    )
+
+
+def journal_entry(entry: Entry) -> pb.JournalEntry:
+    return pb.JournalEntry(
+        sequence=entry.sequence,
+        kind=entry.kind,
+        applied=entry.applied,
+        debit_account=entry.debit_account,
+        credit_account=entry.credit_account,
+        amount_millis=entry.amount_millis,
+        job_id=entry.job_id,
+        sku=entry.sku,
+        note=entry.note,
+        balance_after_millis=entry.balance_after_millis,
+        reserved_after_millis=entry.reserved_after_millis,
+        created_at_ms=entry.created_at_ms,
+    )
+
+
+def hold_record(hold: HoldRow) -> pb.HoldRecord:
+    return pb.HoldRecord(
+        job_id=hold.job_id,
+        customer_id=hold.wallet.customer_id,
+        mode=_MODES[hold.wallet.mode],
+        amount_millis=hold.amount_millis,
+        captured_millis=hold.captured_millis,
+        state=_HOLD_STATES[hold.state],
+        created_at_ms=hold.created_at_ms,
+        expires_at_ms=hold.expires_at_ms,
+    )
+
+
+def price_list(storefront: Storefront) -> pb.GetPriceListResponse:
+    prices = [
+        pb.Price(sku=p.sku, unit_price_millis=p.unit_price_millis, unit=p.unit, title=p.title)
+        for p in storefront.prices.values()
+    ]
+    return pb.GetPriceListResponse(version=storefront.version, prices=prices)
+
+
+def _balance_of(receipt: Receipt) -> pb.Balance:
+    return balance(receipt.balance_millis, receipt.reserved_millis)
+
+
+def _limits(limits: Limits) -> pb.Limits:
+    return pb.Limits(
+        requests_per_minute=limits.requests_per_minute,
+        running_jobs=limits.running_jobs,
+        queued_jobs=limits.queued_jobs,
+    )

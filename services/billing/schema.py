@@ -1,0 +1,161 @@
+"""The tables of billing, on both engines. Migrations must lead to exactly this; a test compares them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+    }
+)
+
+CUSTOMERS = Table(
+    "customers",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("storefront", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requests_per_minute", BigInteger, nullable=False),
+    Column("running_jobs", BigInteger, nullable=False),
+    Column("queued_jobs", BigInteger, nullable=False),
+    # Null where the creation carried no key; nulls never collide.
+    Column("idempotency_key", Text),
+    Column("fingerprint", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("idempotency_key"),
+    CheckConstraint("state IN ('active', 'suspended')", name="state"),
+)
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("key_id", Text, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    # HMAC-SHA-256 under the pepper, in hex; the key itself is stored nowhere.
+    Column("digest", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger, nullable=False),
+    Column("last_used_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("digest"),
+    ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    Index(None, "customer_id"),
+)
+
+# No index names a column that changes, so that PostgreSQL updates a wallet in its page (HOT).
+WALLETS = Table(
+    "wallets",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    Column("balance_millis", BigInteger, nullable=False),
+    Column("reserved_millis", BigInteger, nullable=False),
+    # The number of journal entries, which is also the sequence of the last one.
+    Column("sequence", BigInteger, nullable=False),
+    ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint("reserved_millis >= 0", name="reserved_not_negative"),
+    CheckConstraint("balance_millis >= reserved_millis", name="no_overdraft"),
+)
+
+HOLDS = Table(
+    "holds",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("amount_millis", BigInteger, nullable=False),
+    Column("captured_millis", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("closed_at_ms", BigInteger),
+    ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+    CheckConstraint("state IN ('open', 'captured', 'released', 'expired')", name="state"),
+    CheckConstraint("amount_millis >= 0", name="amount_not_negative"),
+    CheckConstraint(
+        "captured_millis >= 0 AND captured_millis <= amount_millis", name="captured_at_most_held"
+    ),
+    CheckConstraint("(state = 'open') = (closed_at_ms IS NULL)", name="closed_has_time"),
+    Index("ix_holds_created", "created_at_ms", "job_id"),
+)
+
+# Spelled as a literal: SQLite uses a partial index only where it can see that the query's condition is the index's.
+IS_OPEN = HOLDS.c.state == literal_column("'open'")
+
+# Open holds are few beside all that ever were; the sweep reads them by expiry, reconciliation by age.
+Index("ix_holds_open_expires", HOLDS.c.expires_at_ms, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index(
+    "ix_holds_open_created",
+    HOLDS.c.created_at_ms,
+    HOLDS.c.job_id,
+    sqlite_where=IS_OPEN,
+    postgresql_where=IS_OPEN,
+)
+
+JOURNAL = Table(
+    "journal",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("applied", Boolean, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("debit_account", Text, nullable=False),
+    Column("credit_account", Text, nullable=False),
+    Column("amount_millis", BigInteger, nullable=False),
+    Column("released_millis", BigInteger, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("sku", Text, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("price_version", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("balance_after_millis", BigInteger, nullable=False),
+    Column("reserved_after_millis", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    # The key comes first: a batch looks its keys up in one statement.
+    UniqueConstraint("idempotency_key", "customer_id", "mode", name="uq_journal_idempotency_key"),
+    ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+    CheckConstraint("amount_millis >= 0", name="amount_not_negative"),
+    CheckConstraint("released_millis >= 0", name="released_not_negative"),
+    CheckConstraint("sequence >= 1", name="sequence_from_one"),
+)
+
+# Work that was done after its hold had expired, for wallets that could not pay: for the operator to settle.
+UNBILLED = Table(
+    "unbilled",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("amount_millis", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+    CheckConstraint("amount_millis >= 0", name="amount_not_negative"),
+)
