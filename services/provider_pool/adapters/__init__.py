@@ -1,0 +1,1 @@
+"""One module for each provider, all behind the interface in `interface.py`."""

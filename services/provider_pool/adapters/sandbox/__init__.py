@@ -1,0 +1,1 @@
+"""The built-in provider that draws pictures and films on this machine."""

@@ -1,0 +1,133 @@
+"""What the sandbox provider remembers: a file for every order it took, in a folder for every account.
+
+This is the provider's own memory, not the pool's: the pool finds out about it only through the adapter's calls, as it would
+with a provider across the network. Files appear whole, so that a killed process leaves no half order behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from services.chassis.ids import new_id
+from services.provider_pool.adapters.interface import Generation, OutputRef
+
+KEPT_S: Final = 86_400.0
+"""Orders that nobody collected are forgotten after a day, as a provider's would be."""
+
+_CACHED_ORDERS: Final = 10_000
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class Ending(StrEnum):
+    """How an order ends."""
+
+    WELL = "well"
+    FAILED = "failed"
+    NEVER = "never"
+    BAD_OUTPUT = "bad_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One task that the provider took. `outputs` is empty until everything is drawn."""
+
+    task_id: str
+    account_id: str
+    generation: Generation
+    accepted_at_ms: int
+    pace_ms: int
+    ending: Ending
+    instant: bool = False
+    outputs: tuple[OutputRef, ...] = ()
+
+
+class OrderBook:
+    """All orders. Its methods touch the disk: call them in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "orders"
+        self._known: OrderedDict[str, Order] = OrderedDict()
+
+    def add(self, order: Order) -> None:
+        """Take an order."""
+        self._path(order.account_id, order.task_id).parent.mkdir(parents=True, exist_ok=True)
+        self._write(order)
+
+    def find(self, account_id: str, task_id: str) -> Order | None:
+        """An order of this account, or None if there is none (any more)."""
+        if not (_SAFE_NAME.fullmatch(account_id) and _SAFE_NAME.fullmatch(task_id)):
+            return None
+        known = self._known.get(task_id)
+        if known is not None:
+            return known if known.account_id == account_id else None
+        order = _read(self._path(account_id, task_id))
+        if order is not None:
+            self._remember(order)
+        return order
+
+    def finish(self, order: Order, outputs: tuple[OutputRef, ...]) -> Order:
+        """Note that everything is drawn."""
+        done = replace(order, outputs=outputs)
+        self._write(done)
+        return done
+
+    def since(self, account_id: str, since_ms: int) -> list[Order]:
+        """The account's orders taken at or after a time, oldest first."""
+        if not _SAFE_NAME.fullmatch(account_id):
+            return []
+        paths = (self._folder / account_id).glob("*.json")
+        found = [
+            order for order in map(_read, paths) if order is not None and order.accepted_at_ms >= since_ms
+        ]
+        return sorted(found, key=lambda order: (order.accepted_at_ms, order.task_id))
+
+    def remove(self, account_id: str, task_id: str) -> None:
+        """Forget an order and its files."""
+        order = self.find(account_id, task_id)
+        self._known.pop(task_id, None)
+        for output in order.outputs if order is not None else ():
+            if output.location:
+                Path(output.location).unlink(missing_ok=True)
+        self._path(account_id, task_id).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Forget orders that are older than KEPT_S."""
+        before_s = time.time() - KEPT_S
+        for path in self._folder.glob("*/*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before_s:
+                    self.remove(path.parent.name, path.stem)
+
+    def _path(self, account_id: str, task_id: str) -> Path:
+        if not (_SAFE_NAME.fullmatch(account_id) and _SAFE_NAME.fullmatch(task_id)):
+            raise ValueError("an order's ids become file names and must be letters, digits, '-' or '_'")
+        return self._folder / account_id / f"{task_id}.json"
+
+    def _write(self, order: Order) -> None:
+        path = self._path(order.account_id, order.task_id)
+        part = path.with_name(f".{path.name}.{new_id('part')}")
+        part.write_bytes(msgspec.json.encode(order))
+        part.replace(path)
+        self._remember(order)
+
+    def _remember(self, order: Order) -> None:
+        self._known[order.task_id] = order
+        self._known.move_to_end(order.task_id)
+        while len(self._known) > _CACHED_ORDERS:
+            self._known.popitem(last=False)
+
+
+def _read(path: Path) -> Order | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Order)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,149 @@
+"""The record of every attempt, as the other parts write and read it: one group commit, and a cache of what cannot change unseen."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+from sqlalchemy import Connection
+
+from services.chassis.clock import Clock
+from services.chassis.database import Database
+from services.chassis.errors import Kind, ServiceError
+from services.chassis.group_commit import GroupCommit
+from services.chassis.ids import new_id
+from services.provider_pool import codec, errors, meters
+from services.provider_pool.adapters.interface import TaskRef
+from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
+from services.provider_pool.capacity import Capacity
+from services.provider_pool.records import Answer, Begin, Begun, Change, Item
+from services.provider_pool.store import attempts as store
+
+CACHED_ATTEMPTS = 20_000
+"""About a kilobyte each; more attempts than that are not polled at once by one process."""
+
+_RETRY_PAUSE_S = 0.5
+
+
+class AttemptLog:
+    """Begins and changes attempts. `process_id` names this process in what it sends."""
+
+    def __init__(self, database: Database, clock: Clock, capacity: Capacity) -> None:
+        self._database = database
+        self._clock = clock
+        self._capacity = capacity
+        self._cache: OrderedDict[str, Attempt] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._commits: GroupCommit[Item, Answer] = GroupCommit(database, store.apply, name="attempts")
+        self.process_id = new_id("sender")
+
+    def new_sender(self) -> str:
+        """A name for one call of this process."""
+        return f"{self.process_id}/{next(self._numbers)}"
+
+    async def begin(self, begin: Begin) -> Begun:
+        """Record that a request is about to leave. Raises ATTEMPT_NOT_FOUND (no lease) and LEASE_ENDED."""
+        begun = cast("Begun", await self._commits.submit(begin))
+        self._remember(begun.attempt)
+        return begun
+
+    async def change(self, change: Change) -> Attempt:
+        """Record what became of an attempt; its record afterwards."""
+        attempt = cast("Attempt", await self._commits.submit(change))
+        self._remember(attempt)
+        if change.signals:
+            self._capacity.improved()
+        if change.to is attempt.state:
+            reason = "" if attempt.failure is None else attempt.failure.reason.value
+            meters.OUTCOMES.labels(attempt.provider, attempt.state.value, reason).inc()
+        return attempt
+
+    async def record(self, change: Change) -> Attempt:
+        """Like `change`, for what happened outside and must not be lost: it is tried until the database is back."""
+        while True:
+            try:
+                return await self.change(change)
+            except ServiceError as error:
+                if error.kind not in (Kind.UNAVAILABLE, Kind.ABORTED, Kind.RESOURCE_EXHAUSTED):
+                    raise
+                if error.reason == "SHUTTING_DOWN":
+                    raise
+            await self._clock.sleep(_RETRY_PAUSE_S)
+
+    async def get(self, attempt_id: str, *, fresh: bool = False) -> Attempt:
+        """The record. A cached one may be `running` still where another replica knows more. Raises ATTEMPT_NOT_FOUND."""
+        cached = None if fresh else self._cache.get(attempt_id)
+        if cached is not None:
+            self._cache.move_to_end(attempt_id)
+            return cached
+        found = await self._database.read(lambda connection: store.load_attempt(connection, attempt_id))
+        if found is None:
+            raise errors.attempt_not_found(attempt_id)
+        self._remember(found)
+        return found
+
+    async def adopt(self, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
+        """Make the oldest of these tasks that no attempt has this one's; None if there is none, or it cannot be told yet."""
+        adopted = await self._database.write(lambda connection: _adopt(connection, attempt, candidates))
+        if adopted is not None:
+            self._remember(adopted)
+        return adopted
+
+    async def mark_orphans(self, answer_by_ms: int) -> list[str]:
+        """Put attempts whose sender is gone in doubt."""
+        me, alone, now_ms = self.process_id, self._database.sole_owner, self._clock.now_ms()
+        return await self._database.write(
+            lambda connection: store.mark_orphans(connection, me, alone, answer_by_ms, now_ms)
+        )
+
+    async def abandoned_of(self, job_id: str) -> int:
+        """How many attempts of the job were given up in doubt."""
+        return await self._database.read(lambda connection: store.count_abandoned(connection, job_id))
+
+    async def list(
+        self, job_id: str, state: AttemptState | None, after_attempt_id: str, limit: int
+    ) -> list[Attempt]:
+        """Attempts in the order of their ids."""
+        return await self._database.read(
+            lambda connection: store.load_attempts(connection, job_id, state, after_attempt_id, limit)
+        )
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        await self._commits.close()
+
+    def _remember(self, attempt: Attempt) -> None:
+        if attempt.state is not AttemptState.RUNNING and attempt.state not in TERMINAL:
+            self._cache.pop(attempt.attempt_id, None)
+            return
+        self._cache[attempt.attempt_id] = attempt
+        self._cache.move_to_end(attempt.attempt_id)
+        while len(self._cache) > CACHED_ATTEMPTS:
+            self._cache.popitem(last=False)
+
+
+def _adopt(connection: Connection, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
+    current = store.lock_attempts(connection, [attempt.attempt_id]).get(attempt.attempt_id)
+    if current is None or current.state is not AttemptState.UNKNOWN:
+        return current
+    if store.has_twin_in_flight(connection, current):
+        return None
+    owned = store.owned_tasks(connection, current.account_id, [task.task_id for task in candidates])
+    free = [task for task in candidates if task.task_id not in owned]
+    if not free:
+        return None
+    task = min(free, key=lambda found: (found.submitted_at_ms, found.task_id))
+    adopted = replace(
+        current,
+        state=AttemptState.RUNNING,
+        task_id=task.task_id,
+        task=codec.task_text(task),
+        submitted_at_ms=task.submitted_at_ms,
+        generation=codec.without_prompt(current.generation),
+        failure=None,
+    )
+    store.save_attempts(connection, [adopted])
+    return adopted

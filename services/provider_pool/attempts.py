@@ -1,0 +1,152 @@
+"""The states of an attempt, and what may follow what. An attempt is one try of one job on one account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class AttemptState(StrEnum):
+    """Where an attempt stands; `submitting` is recorded before anything leaves."""
+
+    SUBMITTING = "submitting"
+    UNKNOWN = "unknown"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+class FailureReason(StrEnum):
+    """Why a generation did not succeed, in words that name no provider."""
+
+    GENERATION_FAILED = "generation_failed"
+    CONTENT_REFUSED = "content_refused"
+    REQUEST_REJECTED = "request_rejected"
+    TIMED_OUT = "timed_out"
+    SUBMISSION_UNKNOWN = "submission_unknown"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    OUTPUT_UNUSABLE = "output_unusable"
+
+
+class NextStep(StrEnum):
+    """What the owner of the job does about a failure."""
+
+    FAIL = "fail"
+    RETRY = "retry"
+    ROTATE = "rotate"
+    RECONCILE = "reconcile"
+
+
+class Charged(StrEnum):
+    """Whether the provider took money."""
+
+    NO = "no"
+    YES = "yes"
+    MAYBE = "maybe"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`detail` is for operators and logs, never for customers."""
+
+    reason: FailureReason
+    next_step: NextStep
+    retry_after_ms: int = 0
+    charged: Charged = Charged.NO
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The record of an attempt.
+
+    `generation`, `task`, `outputs` and `collected` are JSON texts, empty where there is none yet; `task_id` is the provider's.
+    `cost_millis` is in thousandths of the provider's own unit and is off the account's balance once `booked`.
+    """
+
+    attempt_id: str
+    job_id: str
+    account_id: str
+    provider: str
+    model: str
+    state: AttemptState
+    generation: str = field(repr=False)
+    fingerprint: str
+    sender_id: str
+    created_at_ms: int
+    submitted_at_ms: int = 0
+    ended_at_ms: int = 0
+    task_id: str = ""
+    task: str = ""
+    outputs: str = field(default="", repr=False)
+    failure: Failure | None = None
+    collected: str = ""
+    cost_millis: int = 0
+    booked: bool = False
+
+
+TERMINAL: Final = frozenset({AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.ABANDONED})
+
+_FOLLOWS: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {
+    AttemptState.SUBMITTING: frozenset(
+        {AttemptState.RUNNING, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.UNKNOWN}
+    ),
+    AttemptState.UNKNOWN: frozenset({AttemptState.RUNNING, AttemptState.ABANDONED}),
+    AttemptState.RUNNING: frozenset({AttemptState.SUCCEEDED, AttemptState.FAILED}),
+    # Outputs that turn out unusable when they are collected; nothing else undoes a success.
+    AttemptState.SUCCEEDED: frozenset({AttemptState.FAILED}),
+    AttemptState.FAILED: frozenset(),
+    AttemptState.ABANDONED: frozenset(),
+}
+
+
+def may_follow(state: AttemptState, then: AttemptState) -> bool:
+    """Whether an attempt in `state` may go to `then`. An attempt that has ended stays as it ended."""
+    return then in _FOLLOWS[state]
+
+
+def may_become(attempt: Attempt, then: AttemptState) -> bool:
+    """`may_follow`, and: what is in the media store is not undone by whoever else looked for it at the provider."""
+    return may_follow(attempt.state, then) and not attempt.collected
+
+
+def booked_millis(
+    state: AttemptState, failure: Failure | None, expected_millis: int, told_millis: int | None
+) -> int:
+    """What an ended attempt costs its account.
+
+    What the provider told counts; else a success, and a failure that was or may have been charged, costs what was
+    expected: money that may be gone is not promised to the next job.
+    """
+    if state is AttemptState.SUCCEEDED:
+        return expected_millis if told_millis is None else told_millis
+    if failure is None or failure.charged is Charged.NO:
+        return 0
+    return expected_millis if told_millis is None else told_millis
+
+
+def abandoned(resubmit: bool, detail: str) -> Failure:
+    """The end of an attempt in doubt that was not found. `resubmit`: the operator allows one more, at the risk of paying twice."""
+    step = NextStep.RETRY if resubmit else NextStep.FAIL
+    return Failure(FailureReason.SUBMISSION_UNKNOWN, step, charged=Charged.MAYBE, detail=detail)
+
+
+def is_orphaned(
+    sender_id: str, sent_at_ms: int, *, me: str, alone: bool, answer_by_ms: int, now_ms: int
+) -> bool:
+    """Whether no other process can be sending a `submitting` attempt any more; `me` knows its own.
+
+    A former owner of a database that only one process can hold is dead. Beside other replicas only time tells: `answer_by_ms`
+    after it was sent, its sender has recorded an outcome or never will.
+    """
+    if sent_by(sender_id, me):
+        return False
+    return alone or now_ms >= sent_at_ms + answer_by_ms
+
+
+def sent_by(sender_id: str, process_id: str) -> bool:
+    """Whether a sender belongs to a process: senders are `<process>/<number>`, one for each call."""
+    return sender_id.partition("/")[0] == process_id

@@ -1,0 +1,96 @@
+"""Says when there may be room again: one picture of the free slots, sent to every watcher after each change for the better."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final, TypeAlias
+
+from services.chassis.clock import Clock
+from services.chassis.database import Database
+from services.chassis.errors import Kind, ServiceError
+from services.provider_pool import pool
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.pool import Mode
+from services.provider_pool.store import accounts as store
+
+Rooms: TypeAlias = Mapping[tuple[Mode, str], int]
+
+WATCHER_LIMIT: Final = 64
+"""One for each replica of the jobs service, with room for those that reconnect."""
+
+_PAUSE_S: Final = 0.02
+"""Between two looks at the accounts; under load many changes share one."""
+
+_ELSEWHERE_S: Final = 2.0
+"""How often to look for what another replica has freed."""
+
+_AT_REST_S: Final = 30.0
+
+
+class Capacity:
+    """Watches the accounts' room. `run` must be run again and again; `improved` may be called as often as one likes."""
+
+    def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
+        self._database = database
+        self._models = {name: sorted(catalog.models(name)) for name in catalog.adapters}
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._told = False
+        self._watchers: set[asyncio.Event] = set()
+        self._rooms: Rooms = {}
+        self._opens_at_ms = 0
+
+    def improved(self) -> None:
+        """Something became free, or may have."""
+        self._told = True
+        self._wake.set()
+
+    async def watch(self) -> AsyncGenerator[Rooms, None]:
+        """The present rooms, then again after each change for the better; changes nobody had time for are one."""
+        if len(self._watchers) >= WATCHER_LIMIT:
+            raise ServiceError(Kind.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", "too many watchers")
+        news = asyncio.Event()
+        self._watchers.add(news)
+        try:
+            await self._look()
+            # Without watchers the rounds are far apart; this one ends now.
+            self._wake.set()
+            while True:
+                news.clear()
+                yield self._rooms
+                await news.wait()
+        finally:
+            self._watchers.discard(news)
+
+    async def run(self) -> float:
+        """Wait for a change, for a breaker to half-open, or for other replicas; tell, and say when to wait again, in seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s()):
+                await self._wake.wait()
+        self._wake.clear()
+        if self._watchers:
+            await self._look()
+        return _PAUSE_S
+
+    async def _look(self) -> None:
+        told, self._told = self._told, False
+        accounts = (await self._database.read(store.load_accounts)).values()
+        now_ms, before = self._clock.now_ms(), self._rooms
+        self._rooms = pool.rooms(accounts, self._models, now_ms)
+        opening = (one.reopens_at_ms for account in accounts for one in account.breakers.values())
+        self._opens_at_ms = min((at_ms for at_ms in opening if at_ms > now_ms), default=0)
+        # Beside other replicas a slot may be taken and freed again between two looks: whatever is free is worth telling.
+        seen = {} if not self._database.sole_owner else before
+        if told or any(free > seen.get(room, 0) for room, free in self._rooms.items()):
+            for news in self._watchers:
+                news.set()
+
+    def _pause_s(self) -> float:
+        if not self._watchers:
+            return _AT_REST_S
+        longest_s = _AT_REST_S if self._database.sole_owner else _ELSEWHERE_S
+        if not self._opens_at_ms:
+            return longest_s
+        return min(longest_s, max(0.0, (self._opens_at_ms - self._clock.now_ms()) / 1000))

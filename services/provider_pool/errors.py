@@ -1,0 +1,68 @@
+"""What this service refuses, one constructor for each reason of the proto."""
+
+from __future__ import annotations
+
+from services.chassis.errors import Kind, ServiceError
+
+
+def invalid_request(field: str, rule: str) -> ServiceError:
+    """A field is missing or out of range."""
+    return ServiceError(Kind.INVALID_ARGUMENT, "INVALID_REQUEST", f"{field} {rule}", {"field": field})
+
+
+def no_capable_account() -> ServiceError:
+    """No enabled account could take the request, even when idle."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "NO_CAPABLE_ACCOUNT",
+        "no enabled account could take this request, even when idle",
+    )
+
+
+def lease_ended(attempt_id: str) -> ServiceError:
+    """The lease was given back before it was made, or has ended."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION, "LEASE_ENDED", "the attempt's lease has ended", {"attempt_id": attempt_id}
+    )
+
+
+def attempt_not_found(attempt_id: str) -> ServiceError:
+    """No lease or attempt has that id."""
+    return ServiceError(
+        Kind.NOT_FOUND, "ATTEMPT_NOT_FOUND", "there is no such attempt", {"attempt_id": attempt_id}
+    )
+
+
+def attempt_state(attempt_id: str, state: str) -> ServiceError:
+    """The attempt is not in a state that allows the call."""
+    metadata = {"attempt_id": attempt_id, "state": state}
+    return ServiceError(Kind.FAILED_PRECONDITION, "ATTEMPT_STATE", f"the attempt is {state}", metadata)
+
+
+def account_not_found(account_id: str) -> ServiceError:
+    """No account has that id."""
+    return ServiceError(
+        Kind.NOT_FOUND, "ACCOUNT_NOT_FOUND", "there is no such account", {"account_id": account_id}
+    )
+
+
+def account_exists(label: str) -> ServiceError:
+    """Another account has that label."""
+    return ServiceError(
+        Kind.ALREADY_EXISTS, "ACCOUNT_EXISTS", "an account with that label exists", {"label": label}
+    )
+
+
+def unknown_provider(provider: str) -> ServiceError:
+    """This release has no adapter for that provider."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT,
+        "UNKNOWN_PROVIDER",
+        "there is no adapter for that provider",
+        {"provider": provider},
+    )
+
+
+def provider_unreachable() -> ServiceError:
+    """The provider did not answer in time; nothing is known that was not known before."""
+    return ServiceError(Kind.UNAVAILABLE, "PROVIDER_UNREACHABLE", "the provider did not answer")

@@ -1,0 +1,72 @@
+"""What an adapter's error means: for the attempt, for the owner of the job, and for the account's breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from services.provider_pool.adapters import interface
+from services.provider_pool.adapters.interface import ProviderError, Scope
+from services.provider_pool.attempts import Charged, Failure, FailureReason, NextStep
+from services.provider_pool.health import Fault, FaultKind
+from services.provider_pool.pool import WHOLE_ACCOUNT
+
+DETAIL_LIMIT_CHARACTERS: Final = 500
+"""Some providers answer with whole HTML pages; the first lines say what an operator needs."""
+
+_STEPS: Final[Mapping[interface.Next, NextStep]] = {
+    interface.Next.FAIL: NextStep.FAIL,
+    interface.Next.RETRY: NextStep.RETRY,
+    interface.Next.ROTATE: NextStep.ROTATE,
+    interface.Next.RECONCILE: NextStep.RECONCILE,
+}
+
+_REASONS: Final[Mapping[type[ProviderError], FailureReason]] = {
+    interface.ContentBlocked: FailureReason.CONTENT_REFUSED,
+    interface.InvalidRequest: FailureReason.REQUEST_REJECTED,
+    interface.GenerationFailed: FailureReason.GENERATION_FAILED,
+    interface.SubmissionUnknown: FailureReason.SUBMISSION_UNKNOWN,
+    interface.TaskNotFound: FailureReason.PROVIDER_UNAVAILABLE,
+    interface.OutputUnavailable: FailureReason.OUTPUT_UNUSABLE,
+}
+
+_OUT: Final = (
+    interface.AuthFailed,
+    interface.InsufficientBalance,
+    interface.AccountRestricted,
+    interface.ModelNotEnabled,
+)
+
+
+def failure_of(error: ProviderError) -> Failure:
+    """What the owner of the job is told. Errors of the account, the provider or the network have one common reason."""
+    reason = next(
+        (named for kind, named in _REASONS.items() if isinstance(error, kind)),
+        FailureReason.PROVIDER_UNAVAILABLE,
+    )
+    retry_after_ms = max(0, round((error.retry_after_s or 0) * 1000))
+    return Failure(reason, _STEPS[error.next], retry_after_ms, Charged(error.charged), detail_of(error))
+
+
+def detail_of(error: ProviderError) -> str:
+    """One line for operators."""
+    return f"{error.code}: {error}"[:DETAIL_LIMIT_CHARACTERS]
+
+
+def fault_of(error: ProviderError, model: str, sent_at_ms: int) -> tuple[str, Fault] | None:
+    """The breaker (a model's name, or WHOLE_ACCOUNT) that the error opens, and how; None if the account did its part."""
+    kind = _kind_of(error)
+    if kind is None:
+        return None
+    whole = error.scope is Scope.ACCOUNT
+    retry_after_ms = max(0, round((error.retry_after_s or 0) * 1000))
+    return WHOLE_ACCOUNT if whole else model, Fault(kind, error.code, sent_at_ms, retry_after_ms)
+
+
+def _kind_of(error: ProviderError) -> FaultKind | None:
+    if isinstance(error, _OUT):
+        return FaultKind.OUT
+    if isinstance(error, interface.RateLimited):
+        return FaultKind.COOL_DOWN
+    in_doubt = isinstance(error, interface.SubmissionUnknown)
+    return FaultKind.TRANSIENT if in_doubt or error.scope is Scope.PROVIDER else None

@@ -1,0 +1,112 @@
+"""Leases as they are served: one group commit for all that changes what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import Connection
+
+from services.chassis.clock import Clock
+from services.chassis.database import Database
+from services.chassis.group_commit import GroupCommit
+from services.provider_pool import leases as rules
+from services.provider_pool import meters, pool
+from services.provider_pool.adapters.interface import Generation
+from services.provider_pool.capacity import Capacity
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.leases import Lease
+from services.provider_pool.pool import Mode, Policy, Refusal
+from services.provider_pool.store import leases as store
+
+SWEEP_LIMIT = 512
+"""Leases that one sweep ends: a batch."""
+
+KEPT_MS = 7 * 86_400_000
+"""Ended leases and tombstones are kept for longer than any caller repeats a call."""
+
+
+class Leasing:
+    """Takes, renews, gives back and expires leases."""
+
+    def __init__(
+        self, database: Database, catalog: Catalog, policy: Policy, clock: Clock, capacity: Capacity
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._policy = policy
+        self._clock = clock
+        self._capacity = capacity
+        self._commits: GroupCommit[rules.Item, rules.Answer] = GroupCommit(
+            database, self._apply, name="leases", lane=_lane
+        )
+
+    async def lease(
+        self,
+        attempt_id: str,
+        job_id: str,
+        mode: Mode,
+        generation: Generation,
+        *,
+        ttl_ms: int,
+        behind_others: bool,
+        avoid: frozenset[str],
+    ) -> Lease | None:
+        """An account for the attempt, or None while all that could take it are busy or cooling.
+
+        Raises NO_CAPABLE_ACCOUNT and LEASE_ENDED.
+        """
+        request = pool.Request(
+            attempt_id, mode, generation.model, self._catalog.ceilings(generation), avoid, behind_others
+        )
+        try:
+            answer = await self._commits.submit(rules.Take(request, job_id, ttl_ms))
+        except Exception:
+            meters.LEASE_ANSWERS.labels("refused").inc()
+            raise
+        granted = answer if isinstance(answer, Lease) else None
+        meters.LEASE_ANSWERS.labels(Refusal.BUSY.value if granted is None else "granted").inc()
+        return granted
+
+    async def renew(self, attempt_ids: Sequence[str], ttl_ms: int) -> tuple[str, ...]:
+        """Move the expiry of these leases; the attempts whose lease is not open."""
+        return cast("tuple[str, ...]", await self._commits.submit(rules.Renew(tuple(attempt_ids), ttl_ms)))
+
+    async def release(self, attempt_id: str) -> bool:
+        """Give a lease back; True if there was none and a tombstone stands there."""
+        tombstone = cast("bool", await self._commits.submit(rules.GiveBack(attempt_id)))
+        if not tombstone:
+            self._capacity.improved()
+        return tombstone
+
+    async def sweep(self) -> None:
+        """End the leases whose time is over and forget those that ended long ago."""
+        now_ms = self._clock.now_ms()
+        expired = await self._database.read(
+            lambda connection: store.load_expired(connection, now_ms, SWEEP_LIMIT)
+        )
+        for attempt_id in expired:
+            if await self._commits.submit(rules.Expire(attempt_id)):
+                meters.EXPIRED_LEASES.inc()
+                self._capacity.improved()
+        await self._database.write(
+            lambda connection: store.delete_ended(connection, now_ms - KEPT_MS, SWEEP_LIMIT)
+        )
+
+    async def open_leases(self, created_before_ms: int, after_attempt_id: str, limit: int) -> list[Lease]:
+        """Open leases, oldest first."""
+        return await self._database.read(
+            lambda connection: store.load_open(connection, created_before_ms, after_attempt_id, limit)
+        )
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        await self._commits.close()
+
+    def _apply(self, connection: Connection, items: Sequence[rules.Item]) -> Sequence[rules.Answer]:
+        return store.apply(connection, items, self._policy, self._clock.now_ms())
+
+
+def _lane(item: rules.Item) -> str:
+    # Each model has its own queue, so that a flood for one does not delay the others, nor anything given back.
+    return f"{item.request.mode} {item.request.model}" if isinstance(item, rules.Take) else ""

@@ -1,0 +1,52 @@
+"""What this service counts and measures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ACCOUNTS: Final = Gauge("atelier_pool_accounts", "Provider accounts.", ["provider", "state"])
+BREAKERS: Final = Gauge("atelier_pool_breakers", "Breakers that are not closed.", ["state"])
+LEASES: Final = Gauge("atelier_pool_leases", "Open leases.", ["provider"])
+FREE_SLOTS: Final = Gauge(
+    "atelier_pool_free_slots", "Slots free on accounts that serve a model.", ["mode", "model"]
+)
+HEADROOM: Final = Gauge(
+    "atelier_pool_headroom_credits",
+    "Balance that no lease has a claim on, in the provider's own unit, on active accounts.",
+    ["provider"],
+)
+LEASE_ANSWERS: Final = Counter("atelier_pool_lease_answers_total", "Answers to Lease.", ["outcome"])
+EXPIRED_LEASES: Final = Counter(
+    "atelier_pool_expired_leases_total", "Leases that nobody renewed or gave back."
+)
+OUTCOMES: Final = Counter(
+    "atelier_pool_attempts_total", "Attempts by what became of them.", ["provider", "state", "reason"]
+)
+IN_DOUBT: Final = Gauge(
+    "atelier_pool_unknown_attempts", "Attempts of which nobody knows whether they were accepted."
+)
+RESOLVED: Final = Counter(
+    "atelier_pool_resolved_unknown_total",
+    "Attempts in doubt by how they were resolved.",
+    ["provider", "outcome"],
+)
+SUBMIT_SECONDS: Final = Histogram(
+    "atelier_pool_submit_seconds", "Seconds a provider took to answer a submission.", ["provider"]
+)
+POLL_SECONDS: Final = Histogram(
+    "atelier_pool_poll_seconds", "Seconds a provider took to answer a poll.", ["provider"]
+)
+POLLED: Final = Counter(
+    "atelier_pool_polled_attempts_total", "Attempts that a provider was asked about.", ["provider"]
+)
+POLL_FAILURES: Final = Counter(
+    "atelier_pool_poll_failures_total", "Polls that were not answered.", ["provider", "cause"]
+)
+COLLECTED_BYTES: Final = Counter(
+    "atelier_pool_collected_bytes_total", "Bytes copied to the media store.", ["provider"]
+)
+CHECKS: Final = Counter(
+    "atelier_pool_account_checks_total", "Checks of accounts that are out.", ["provider", "outcome"]
+)

@@ -1,0 +1,144 @@
+"""What a provider's answer changes of an attempt's record. Pure: an answer in, a Change out."""
+
+from __future__ import annotations
+
+from services.provider_pool import attempts as rules
+from services.provider_pool import codec, failures
+from services.provider_pool.adapters.interface import (
+    GenerationFailed,
+    Next,
+    OutputUnavailable,
+    ProviderError,
+    Scope,
+    Snapshot,
+    Submission,
+    TaskState,
+)
+from services.provider_pool.attempts import Attempt, AttemptState
+from services.provider_pool.pool import WHOLE_ACCOUNT
+from services.provider_pool.records import Change, Signal
+
+
+def accepted(
+    attempt: Attempt, submission: Submission, expected_millis: int, sent_at_ms: int, now_ms: int
+) -> Change:
+    """The provider took the task, and may have done it already."""
+    done = submission.done
+    ending = None if done is None else ended(attempt, done, expected_millis, now_ms)
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.RUNNING if ending is None else ending.to,
+        task_id=submission.task.task_id,
+        task=codec.task_text(submission.task),
+        submitted_at_ms=submission.task.submitted_at_ms,
+        generation=codec.without_prompt(attempt.generation),
+        outputs=None if ending is None else ending.outputs,
+        failure=None if ending is None else ending.failure,
+        expected_cost_millis=expected_millis if ending is None else ending.expected_cost_millis,
+        cost_millis=None if ending is None else ending.cost_millis,
+        signals=_answered_well(attempt, sent_at_ms),
+    )
+
+
+def refused(
+    attempt: Attempt, error: ProviderError, expected_millis: int, sent_at_ms: int, now_ms: int
+) -> Change:
+    """The submission failed: certainly, or perhaps after all not."""
+    failure = failures.failure_of(error)
+    in_doubt = error.next is Next.RECONCILE
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.UNKNOWN if in_doubt else AttemptState.FAILED,
+        # In doubt, the prompt is what it will be looked for by.
+        generation=None if in_doubt else codec.without_prompt(attempt.generation),
+        failure=failure,
+        expected_cost_millis=expected_millis if in_doubt else None,
+        cost_millis=None
+        if in_doubt
+        else rules.booked_millis(AttemptState.FAILED, failure, expected_millis, None),
+        signals=_signals(attempt, error, sent_at_ms),
+    )
+
+
+def ended(attempt: Attempt, snapshot: Snapshot, expected_millis: int, now_ms: int) -> Change | None:
+    """The task came to its end, well or badly; None while it has not."""
+    if snapshot.state is TaskState.SUCCEEDED and not snapshot.outputs:
+        return failed(
+            attempt, OutputUnavailable("a success without output", charged="yes"), expected_millis, now_ms
+        )
+    if snapshot.state is TaskState.SUCCEEDED:
+        return Change(
+            attempt.attempt_id,
+            attempt.account_id,
+            now_ms,
+            to=AttemptState.SUCCEEDED,
+            outputs=codec.outputs_text(snapshot.outputs),
+            # Taken off the balance when the outputs are collected.
+            expected_cost_millis=rules.booked_millis(
+                AttemptState.SUCCEEDED, None, expected_millis, snapshot.cost_millis
+            ),
+        )
+    if snapshot.state is TaskState.FAILED:
+        error = snapshot.error or GenerationFailed("the provider gave no reason")
+        return failed(attempt, error, expected_millis, now_ms, snapshot.cost_millis)
+    return None
+
+
+def failed(
+    attempt: Attempt, error: ProviderError, expected_millis: int, now_ms: int, told_millis: int | None = None
+) -> Change:
+    """A task that was taken did not give what was asked for."""
+    failure = failures.failure_of(error)
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.FAILED,
+        failure=failure,
+        cost_millis=rules.booked_millis(AttemptState.FAILED, failure, expected_millis, told_millis),
+        signals=_faults(attempt, error, now_ms),
+    )
+
+
+def given_up(attempt: Attempt, resubmit: bool, expected_millis: int, now_ms: int) -> Change:
+    """In doubt, looked for, and not found."""
+    failure = rules.abandoned(resubmit, "not found in the provider's list")
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.ABANDONED,
+        generation=codec.without_prompt(attempt.generation),
+        failure=failure,
+        cost_millis=rules.booked_millis(AttemptState.ABANDONED, failure, expected_millis, None),
+    )
+
+
+def not_answered(attempt: Attempt, error: ProviderError, sent_at_ms: int, now_ms: int) -> Change:
+    """Asking failed: nothing is known of the attempt, perhaps something of the account."""
+    signals = _faults(attempt, error, sent_at_ms)
+    return Change(attempt.attempt_id, attempt.account_id, now_ms, signals=signals)
+
+
+def _signals(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[Signal, ...]:
+    faults = _faults(attempt, error, sent_at_ms)
+    if faults or error.scope not in (Scope.REQUEST, Scope.JOB):
+        return faults
+    # A refusal of the content is a good answer, as far as the account is concerned.
+    return _answered_well(attempt, sent_at_ms)
+
+
+def _faults(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[Signal, ...]:
+    found = failures.fault_of(error, attempt.model, sent_at_ms)
+    if found is None:
+        return ()
+    breaker, fault = found
+    return (Signal(attempt.account_id, breaker, sent_at_ms, fault),)
+
+
+def _answered_well(attempt: Attempt, sent_at_ms: int) -> tuple[Signal, ...]:
+    return tuple(Signal(attempt.account_id, model, sent_at_ms) for model in (WHOLE_ACCOUNT, attempt.model))

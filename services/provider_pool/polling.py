@@ -1,0 +1,223 @@
+"""Asking providers: one question for all who want the answer, many attempts to a question, within each account's budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.chassis.clock import Clock
+from services.provider_pool import codec, errors, meters, outcomes
+from services.provider_pool.accounts import Accounts
+from services.provider_pool.adapters.interface import (
+    Context,
+    Feature,
+    ProviderError,
+    RateLimited,
+    Snapshot,
+    TaskNotFound,
+    TaskRef,
+)
+from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool.attempts import Attempt, AttemptState
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.poll_budget import PollBudget
+
+log = logging.getLogger(__name__)
+
+ANSWERS_KEPT: Final = 20_000
+"""Last answers, some hundred bytes each; of an attempt that has fallen out the provider is simply asked again."""
+
+BATCH_LIMIT: Final = 100
+"""Attempts in one question; providers' list calls give pages of about this size."""
+
+SINGLE_CALLS: Final = 8
+"""Questions at once on one account of a provider that takes one task a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Where an attempt stands, and when the provider said so."""
+
+    attempt: Attempt
+    progress: int
+    poll_after_ms: int
+    answered_at_ms: int
+
+
+class Polling:
+    """Answers polls. Nothing is written until an attempt ends."""
+
+    def __init__(self, attempts: AttemptLog, accounts: Accounts, catalog: Catalog, clock: Clock) -> None:
+        self._attempts = attempts
+        self._accounts = accounts
+        self._catalog = catalog
+        self._clock = clock
+        self._answers: OrderedDict[str, Polled] = OrderedDict()
+        self._asked: dict[str, asyncio.Future[Polled]] = {}
+        self._waiting: dict[str, list[Attempt]] = {}
+        self._desks: dict[str, asyncio.Task[None]] = {}
+        self._budgets: dict[str, PollBudget] = {}
+        self._applying: set[asyncio.Task[None]] = set()
+
+    async def poll(self, attempt_id: str, max_age_ms: int) -> Polled:
+        """Where the attempt stands, as of at most `max_age_ms` ago.
+
+        Raises ATTEMPT_NOT_FOUND, and PROVIDER_UNREACHABLE when the provider did not answer.
+        """
+        attempt = await self._attempts.get(attempt_id)
+        if attempt.state is not AttemptState.RUNNING:
+            return self._at_rest(attempt)
+        known = self._answers.get(attempt_id)
+        if known is not None and self._clock.now_ms() - known.answered_at_ms <= max_age_ms:
+            return known
+        return await asyncio.shield(self._asked.get(attempt_id) or self._ask(attempt))
+
+    async def close(self) -> None:
+        """Stop asking; record what was answered."""
+        for desk in self._desks.values():
+            desk.cancel()
+        await asyncio.gather(*self._desks.values(), *self._applying, return_exceptions=True)
+
+    def _at_rest(self, attempt: Attempt) -> Polled:
+        progress = 100 if attempt.state is AttemptState.SUCCEEDED else 0
+        return Polled(attempt, progress, 0, attempt.ended_at_ms or self._clock.now_ms())
+
+    def _ask(self, attempt: Attempt) -> asyncio.Future[Polled]:
+        future: asyncio.Future[Polled] = asyncio.get_running_loop().create_future()
+        # Everybody who asked may leave before the answer, and then nobody looks at an error.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._asked[attempt.attempt_id] = future
+        self._waiting.setdefault(attempt.account_id, []).append(attempt)
+        if attempt.account_id not in self._desks:
+            desk = asyncio.create_task(self._serve(attempt.account_id, attempt.provider), name="poll desk")
+            self._desks[attempt.account_id] = desk
+        return future
+
+    async def _serve(self, account_id: str, provider: str) -> None:
+        try:
+            while waiting := self._waiting.pop(account_id, []):
+                await self._budget(account_id, provider).take()
+                # Whoever came while the budget was short is asked about in the same question.
+                waiting += self._waiting.pop(account_id, [])
+                batch, rest = waiting[:BATCH_LIMIT], waiting[BATCH_LIMIT:]
+                if rest:
+                    self._waiting.setdefault(account_id, [])[:0] = rest
+                await self._ask_about(account_id, provider, batch)
+        finally:
+            del self._desks[account_id]
+            for attempt in self._waiting.pop(account_id, []):
+                self._answer(attempt, errors.provider_unreachable())
+
+    async def _ask_about(self, account_id: str, provider: str, batch: Sequence[Attempt]) -> None:
+        sent_at_ms = self._clock.now_ms()
+        answers: Mapping[str, Snapshot | ProviderError]
+        try:
+            answers = await self._snapshots(account_id, provider, batch)
+        except ProviderError as error:
+            answers = {attempt.attempt_id: error for attempt in batch}
+        except asyncio.CancelledError:
+            self._answer_all(batch)
+            raise
+        except Exception:
+            log.exception("poll.adapter_failed", extra={"account_id": account_id})
+            answers = {attempt.attempt_id: ProviderError("the adapter failed") for attempt in batch}
+        for attempt in batch:
+            answer = answers.get(attempt.attempt_id) or TaskNotFound("the provider does not list the task")
+            task = asyncio.create_task(self._apply(attempt, answer, sent_at_ms))
+            self._applying.add(task)
+            task.add_done_callback(self._applying.discard)
+
+    def _answer_all(self, batch: Sequence[Attempt]) -> None:
+        for attempt in batch:
+            self._answer(attempt, errors.provider_unreachable())
+
+    async def _snapshots(
+        self, account_id: str, provider: str, batch: Sequence[Attempt]
+    ) -> Mapping[str, Snapshot | ProviderError]:
+        adapter, terms = self._catalog.adapter(provider), self._catalog.terms(provider)
+        account, context = await self._accounts.access(account_id), Context(self._clock)
+        tasks = [codec.read_task(attempt.task) for attempt in batch]
+        meters.POLLED.labels(provider).inc(len(batch))
+
+        async def one(task: TaskRef, slots: asyncio.Semaphore) -> Snapshot | ProviderError:
+            async with slots:
+                try:
+                    async with asyncio.timeout(terms.poll_timeout_s):
+                        return await adapter.poll(context, account, task)
+                except TimeoutError:
+                    return ProviderError("no answer within the deadline")
+                except ProviderError as error:
+                    return error
+
+        started_s = time.perf_counter()
+        try:
+            if Feature.POLL_MANY in adapter.features:
+                async with asyncio.timeout(terms.poll_timeout_s):
+                    found = await adapter.poll_many(context, account, tasks)
+                return {one.attempt_id: found[one.task_id] for one in batch if one.task_id in found}
+            slots = asyncio.Semaphore(SINGLE_CALLS)
+            answers = await asyncio.gather(*(one(task, slots) for task in tasks))
+            return {attempt.attempt_id: answer for attempt, answer in zip(batch, answers, strict=True)}
+        except TimeoutError:
+            raise ProviderError("no answer within the deadline") from None
+        finally:
+            meters.POLL_SECONDS.labels(provider).observe(time.perf_counter() - started_s)
+
+    async def _apply(self, attempt: Attempt, answer: Snapshot | ProviderError, sent_at_ms: int) -> None:
+        try:
+            if isinstance(answer, TaskNotFound):
+                change = outcomes.failed(attempt, answer, attempt.cost_millis, self._clock.now_ms())
+                self._answer(attempt, self._at_rest(await self._attempts.change(change)))
+            elif isinstance(answer, ProviderError):
+                await self._note(attempt, answer, sent_at_ms)
+                self._answer(attempt, errors.provider_unreachable())
+            else:
+                self._answer(attempt, await self._applied(attempt, answer, sent_at_ms))
+        except Exception as error:
+            self._answer(attempt, error)
+
+    async def _note(self, attempt: Attempt, error: ProviderError, sent_at_ms: int) -> None:
+        meters.POLL_FAILURES.labels(attempt.provider, error.code).inc()
+        if isinstance(error, RateLimited):
+            # Too many questions say nothing against new jobs; only the asking pauses.
+            self._budget(attempt.account_id, attempt.provider).pause(error.retry_after_s)
+            return
+        change = outcomes.not_answered(attempt, error, sent_at_ms, self._clock.now_ms())
+        if change.signals:
+            await self._attempts.change(change)
+
+    async def _applied(self, attempt: Attempt, snapshot: Snapshot, sent_at_ms: int) -> Polled:
+        change = outcomes.ended(attempt, snapshot, attempt.cost_millis, self._clock.now_ms())
+        if change is not None:
+            self._answers.pop(attempt.attempt_id, None)
+            return self._at_rest(await self._attempts.change(change))
+        before = self._answers.get(attempt.attempt_id)
+        progress = max(snapshot.progress, 0 if before is None else before.progress)
+        polled = Polled(attempt, min(progress, 99), snapshot.poll_after_ms, sent_at_ms)
+        self._answers[attempt.attempt_id] = polled
+        self._answers.move_to_end(attempt.attempt_id)
+        while len(self._answers) > ANSWERS_KEPT:
+            self._answers.popitem(last=False)
+        return polled
+
+    def _answer(self, attempt: Attempt, answer: Polled | Exception) -> None:
+        future = self._asked.pop(attempt.attempt_id, None)
+        if future is None or future.done():
+            return
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def _budget(self, account_id: str, provider: str) -> PollBudget:
+        budget = self._budgets.get(account_id)
+        if budget is None:
+            terms = self._catalog.terms(provider)
+            budget = PollBudget(terms.polls_per_second, terms.poll_burst, self._clock)
+            self._budgets[account_id] = budget
+        return budget

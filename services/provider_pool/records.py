@@ -1,0 +1,68 @@
+"""What is asked of the attempts' records: the beginning of one, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from services.provider_pool.attempts import Attempt, AttemptState, Failure
+from services.provider_pool.health import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Record that a request is about to leave. Answered with Begun."""
+
+    attempt_id: str
+    job_id: str
+    model: str
+    generation: str
+    fingerprint: str
+    sender_id: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`fresh`: this call recorded it, and its caller alone may send. Else the record that is there."""
+
+    attempt: Attempt
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What a call told about one breaker of an account: a fault, or without one that the call was answered well."""
+
+    account_id: str
+    model: str
+    sent_at_ms: int
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of an attempt. Answered with its record afterwards.
+
+    A change that may not follow the record's state changes nothing and is answered with what is there. `None` leaves a field
+    as it is. `cost_millis`, where given, is taken off the account's balance, once for the attempt.
+    """
+
+    attempt_id: str
+    account_id: str
+    now_ms: int
+    to: AttemptState | None = None
+    task_id: str | None = None
+    task: str | None = None
+    submitted_at_ms: int | None = None
+    outputs: str | None = None
+    generation: str | None = None
+    failure: Failure | None = None
+    collected: str | None = None
+    expected_cost_millis: int | None = None
+    cost_millis: int | None = None
+    signals: tuple[Signal, ...] = ()
+
+
+Item: TypeAlias = Begin | Change
+Answer: TypeAlias = Begun | Attempt | Exception

@@ -1,0 +1,160 @@
+"""The calls of the provider pool: admit, delegate, translate, return."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from services.chassis.clock import Clock
+from services.chassis.dispatch import Handler, dispatcher
+from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
+from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
+from services.provider_pool import admission, replies
+from services.provider_pool.accounts import Accounts
+from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool.capacity import Capacity
+from services.provider_pool.collection import Collection
+from services.provider_pool.leasing import Leasing
+from services.provider_pool.polling import Polling
+from services.provider_pool.resolution import Resolution
+from services.provider_pool.submission import Submissions
+
+SERVICE_NAME = "provider_pool.v1.ProviderPoolService"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the calls are delegated to."""
+
+    accounts: Accounts
+    attempts: AttemptLog
+    capacity: Capacity
+    leasing: Leasing
+    submissions: Submissions
+    polling: Polling
+    resolution: Resolution
+    collection: Collection
+    clock: Clock
+
+
+class ProviderPoolService(rpc.ProviderPoolServiceServicer):
+    """Every call is documented in the proto; refusals are in `errors`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._dispatch = dispatcher(self._hot_calls(), pb.DispatchResponse, pb.DispatchReply)
+
+    async def Lease(self, request: pb.LeaseRequest, context: Any) -> pb.LeaseResponse:
+        attempt_id, job_id = admission.attempt_of_job(request.attempt_id, request.job_id)
+        lease = await self._parts.leasing.lease(
+            attempt_id,
+            job_id,
+            admission.mode(request.mode),
+            admission.generation(request.generation),
+            ttl_ms=admission.ttl_ms(request.ttl_ms),
+            behind_others=request.wait_behind_others,
+            avoid=admission.account_ids(request.avoid_account_ids),
+        )
+        return replies.leased(lease)
+
+    async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
+        attempt_ids = admission.attempt_ids(request.attempt_ids)
+        ended = await self._parts.leasing.renew(attempt_ids, admission.ttl_ms(request.ttl_ms))
+        return pb.RenewLeasesResponse(ended_attempt_ids=ended)
+
+    async def ReleaseLease(self, request: pb.ReleaseLeaseRequest, context: Any) -> pb.ReleaseLeaseResponse:
+        tombstone = await self._parts.leasing.release(admission.attempt_id(request.attempt_id))
+        return pb.ReleaseLeaseResponse(tombstone=tombstone)
+
+    async def WatchCapacity(
+        self, request: pb.WatchCapacityRequest, context: Any
+    ) -> AsyncIterator[pb.WatchCapacityResponse]:
+        async with aclosing(self._parts.capacity.watch()) as news:
+            async for rooms in news:
+                yield replies.rooms(rooms)
+
+    async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
+        attempt_id, job_id = admission.attempt_of_job(request.attempt_id, request.job_id)
+        generation = admission.generation(request.generation)
+        attempt = await self._parts.submissions.submit(attempt_id, job_id, generation)
+        return pb.SubmitResponse(status=replies.status(attempt))
+
+    async def Poll(self, request: pb.PollRequest, context: Any) -> pb.PollResponse:
+        attempt_id = admission.attempt_id(request.attempt_id)
+        max_age_ms = admission.max_age_ms(request.max_age_ms)
+        return replies.polled(await self._parts.polling.poll(attempt_id, max_age_ms))
+
+    async def ResolveUnknown(
+        self, request: pb.ResolveUnknownRequest, context: Any
+    ) -> pb.ResolveUnknownResponse:
+        resolved = await self._parts.resolution.resolve(admission.attempt_id(request.attempt_id))
+        return pb.ResolveUnknownResponse(
+            status=replies.status(resolved.attempt, poll_after_ms=resolved.poll_after_ms)
+        )
+
+    async def Collect(self, request: pb.CollectRequest, context: Any) -> pb.CollectResponse:
+        attempt_id, _ = admission.attempt_of_job(request.attempt_id, request.job_id)
+        return replies.collected(await self._parts.collection.collect(attempt_id))
+
+    async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.CreateAccountResponse:
+        record = await self._parts.accounts.create(
+            admission.name("provider", request.provider),
+            admission.label(request.label),
+            admission.credentials(request.credentials),
+            admission.new_account(request),
+        )
+        return pb.CreateAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
+
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
+        record = await self._parts.accounts.get(admission.account_id(request.account_id))
+        return pb.GetAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
+
+    async def ListAccounts(self, request: pb.ListAccountsRequest, context: Any) -> pb.ListAccountsResponse:
+        now_ms = self._parts.clock.now_ms()
+        records = await self._parts.accounts.list()
+        return pb.ListAccountsResponse(accounts=[replies.account(record, now_ms) for record in records])
+
+    async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: Any) -> pb.UpdateAccountResponse:
+        account_id = admission.account_id(request.account_id)
+        record = await self._parts.accounts.update(account_id, admission.account_changes(request))
+        return pb.UpdateAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
+
+    async def ResetAccount(self, request: pb.ResetAccountRequest, context: Any) -> pb.ResetAccountResponse:
+        record = await self._parts.accounts.reset(admission.account_id(request.account_id))
+        return pb.ResetAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
+
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Any) -> pb.ListAttemptsResponse:
+        found = await self._parts.attempts.list(
+            admission.job_id(request.job_id),
+            admission.attempt_state(request.state),
+            admission.after(request.after_attempt_id),
+            admission.page(request.limit),
+        )
+        return replies.attempts(found)
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, context: Any) -> pb.ListLeasesResponse:
+        found = await self._parts.leasing.open_leases(
+            request.created_before_ms,
+            admission.after(request.after_attempt_id),
+            admission.page(request.limit),
+        )
+        return replies.leases(found)
+
+    def Dispatch(
+        self, request_iterator: AsyncIterator[pb.DispatchRequest], context: Any
+    ) -> AsyncIterator[pb.DispatchResponse]:
+        return self._dispatch(request_iterator, context)
+
+    def _hot_calls(self) -> dict[str, Handler[Any]]:
+        return {
+            "Lease": Handler(pb.LeaseRequest, self.Lease),
+            "RenewLeases": Handler(pb.RenewLeasesRequest, self.RenewLeases),
+            "ReleaseLease": Handler(pb.ReleaseLeaseRequest, self.ReleaseLease),
+            "Submit": Handler(pb.SubmitRequest, self.Submit),
+            "Poll": Handler(pb.PollRequest, self.Poll),
+            "ResolveUnknown": Handler(pb.ResolveUnknownRequest, self.ResolveUnknown),
+            "Collect": Handler(pb.CollectRequest, self.Collect),
+            "ListLeases": Handler(pb.ListLeasesRequest, self.ListLeases),
+        }

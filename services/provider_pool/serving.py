@@ -1,0 +1,127 @@
+"""The running service: its parts, built from the settings in the order in which they depend on each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+from services.chassis.clock import Clock, SystemClock
+from services.chassis.database import Database, migrate
+from services.chassis.process import Process
+from services.chassis.rpc_server import RpcServer
+from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
+from services.provider_pool import upkeep
+from services.provider_pool.accounts import Accounts
+from services.provider_pool.adapters.interface import Adapter
+from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
+from services.provider_pool.adapters.sandbox.render_farm import default_workers
+from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool.capacity import Capacity
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.collection import Collection
+from services.provider_pool.leasing import Leasing
+from services.provider_pool.media_store import MediaStore
+from services.provider_pool.polling import Polling
+from services.provider_pool.resolution import Resolution
+from services.provider_pool.rpc import SERVICE_NAME, Parts, ProviderPoolService
+from services.provider_pool.settings import MIGRATIONS, Settings
+from services.provider_pool.store import accounts as account_rows
+from services.provider_pool.submission import Submissions
+from services.provider_pool.vault import KeyRing
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until the process is asked to stop. Raises SettingsError or ServiceError if it cannot start."""
+    clock = SystemClock()
+    async with Process("provider_pool", settings.operations_listen) as process, AsyncExitStack() as stack:
+        url = settings.database_url.reveal()
+        await migrate(url, MIGRATIONS)
+        database = await Database.open(url, application_name="atelier-provider-pool")
+        stack.push_async_callback(database.close)
+        ring = await _key_ring(settings, database)
+        store = MediaStore(settings.media_folder, limit_bytes=settings.media_limit_bytes)
+        stack.callback(store.close)
+        await store.check()
+        catalog = _catalog(settings, stack)
+        parts = _parts(settings, database, ring, catalog, store, clock, stack)
+        await parts.attempts.mark_orphans(parts.submissions.answer_by_ms)
+        stack.push_async_callback(_stop, _background(settings, database, parts, catalog, store))
+        server = RpcServer(
+            settings.grpc_listen,
+            [partial(rpc.add_ProviderPoolServiceServicer_to_server, ProviderPoolService(parts))],
+            [SERVICE_NAME],
+        )
+        await stack.enter_async_context(server)
+        process.add_check("database", partial(_reach, database))
+        process.add_check("media", store.check)
+        process.announce(grpc=server.address)
+        await process.until_stopped()
+
+
+async def _reach(database: Database) -> None:
+    await database.read(account_rows.has_accounts)
+
+
+async def _key_ring(settings: Settings, database: Database) -> KeyRing:
+    # Only a pool without accounts may make itself a ring: with accounts, a missing one is a mistake to be told about.
+    if settings.vault_key_ring_file.exists() or await database.read(account_rows.has_accounts):
+        return KeyRing.load(settings.vault_key_ring_file)
+    return KeyRing.create(settings.vault_key_ring_file)
+
+
+def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
+    workers = settings.sandbox_workers or default_workers()
+    adapters: list[Adapter] = [SandboxAdapter(settings.sandbox_folder, workers=workers)]
+    for adapter in adapters:
+        stack.push_async_callback(adapter.close)
+    return Catalog(adapters, unknown_window_s=settings.unknown_window_s, resubmit_once=settings.resubmit_once)
+
+
+def _parts(
+    settings: Settings,
+    database: Database,
+    ring: KeyRing,
+    catalog: Catalog,
+    store: MediaStore,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Parts:
+    capacity = Capacity(database, catalog, clock)
+    accounts = Accounts(database, ring, catalog, clock, capacity)
+    attempts = AttemptLog(database, clock, capacity)
+    leasing = Leasing(database, catalog, settings.selection_policy, clock, capacity)
+    submissions = Submissions(attempts, accounts, catalog, clock)
+    polling = Polling(attempts, accounts, catalog, clock)
+    resolution = Resolution(attempts, submissions, accounts, catalog, clock)
+    collection = Collection(attempts, accounts, catalog, store, clock)
+    # Closed in reverse: what records comes after all that has something to record.
+    for part in (attempts, leasing, polling, resolution, collection, submissions):
+        stack.push_async_callback(part.close)
+    return Parts(accounts, attempts, capacity, leasing, submissions, polling, resolution, collection, clock)
+
+
+def _background(
+    settings: Settings, database: Database, parts: Parts, catalog: Catalog, store: MediaStore
+) -> list[asyncio.Task[None]]:
+    accounts, clock = parts.accounts, parts.clock
+    answer_by_ms = parts.submissions.answer_by_ms
+    rounds: dict[str, Callable[[], Awaitable[float]]] = {
+        "sweep_leases": partial(upkeep.sweep_leases, parts.leasing),
+        "find_orphans": partial(upkeep.find_orphans, parts.attempts, answer_by_ms),
+        "check_accounts": partial(upkeep.check_accounts, accounts, catalog, clock),
+        "sweep_media": partial(upkeep.sweep_media, store, catalog, settings.media_retention_s),
+        "show_gauges": partial(upkeep.show_gauges, database, accounts, catalog, clock),
+        "tell_capacity": parts.capacity.run,
+    }
+    return [
+        asyncio.create_task(upkeep.again_and_again(name, clock, task), name=f"pool-{name}")
+        for name, task in rounds.items()
+    ]
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,98 @@
+"""Everything that an operator sets for the provider pool, read from the environment once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.chassis.settings import Secret, decimal_number, host_and_port, one_of, setting, whole_number
+from services.provider_pool.pool import Policy
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSettings:
+    """What the offline commands need."""
+
+    database_url: Secret = setting(
+        "ATELIER_POOL_DATABASE_URL",
+        default=Secret("sqlite:///var/provider_pool/provider_pool.db"),
+        parse=Secret,
+        help="the database: sqlite:///path/file.db, or postgresql://user@host/database",
+    )
+    log_level: str = setting(
+        "ATELIER_POOL_LOG_LEVEL",
+        default="info",
+        parse=one_of("debug", "info", "warning", "error"),
+        help="the least level that is logged: debug, info, warning or error",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(StorageSettings):
+    """What the service needs."""
+
+    grpc_listen: str = setting(
+        "ATELIER_POOL_GRPC_LISTEN",
+        default="127.0.0.1:0",
+        parse=host_and_port,
+        help="where the other services reach this one; port 0 takes any free one",
+    )
+    operations_listen: str = setting(
+        "ATELIER_POOL_OPERATIONS_LISTEN",
+        default="127.0.0.1:0",
+        parse=host_and_port,
+        help="where health, readiness and metrics are served",
+    )
+    vault_key_ring_file: Path = setting(
+        "ATELIER_POOL_VAULT_KEY_RING_FILE",
+        parse=Path,
+        help="the keys that seal credentials; made at the first start, and to be kept as safe as the accounts",
+    )
+    media_folder: Path = setting("ATELIER_POOL_MEDIA_FOLDER", parse=Path, help="where outputs are stored")
+    media_retention_s: int = setting(
+        "ATELIER_POOL_MEDIA_RETENTION_S",
+        default=7 * 86_400,
+        parse=whole_number(60, 10 * 366 * 86_400),
+        help="seconds after which outputs are removed",
+    )
+    media_limit_bytes: int = setting(
+        "ATELIER_POOL_MEDIA_LIMIT_BYTES",
+        default=1024**3,
+        parse=whole_number(1024, 1024**4),
+        help="an output larger than this is not taken",
+    )
+    sandbox_folder: Path = setting(
+        "ATELIER_POOL_SANDBOX_FOLDER",
+        parse=Path,
+        help="where the sandbox provider keeps its orders and drawings",
+    )
+    sandbox_workers: int = setting(
+        "ATELIER_POOL_SANDBOX_WORKERS",
+        default=0,
+        parse=whole_number(0, 64),
+        help="processes that draw for the sandbox provider at once; 0: one less than there are processors",
+    )
+    selection_policy: Policy = setting(
+        "ATELIER_POOL_SELECTION_POLICY",
+        default=Policy.SPREAD,
+        parse=lambda text: Policy(one_of(*Policy)(text)),
+        help="how one of several accounts is chosen: " + ", ".join(Policy),
+    )
+    unknown_window_s: float | None = setting(
+        "ATELIER_POOL_UNKNOWN_WINDOW_S",
+        default=None,
+        parse=decimal_number(0, 86_400),
+        help="how long a submission in doubt is looked for, in place of each provider's own number",
+    )
+    resubmit_once: frozenset[str] = setting(
+        "ATELIER_POOL_RESUBMIT_ONCE",
+        default=frozenset(),
+        parse=_names,
+        help="providers, with commas, to which a job given up in doubt is sent once more, possibly paid twice",
+    )

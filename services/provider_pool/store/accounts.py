@@ -1,0 +1,213 @@
+"""Accounts and their breakers in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select
+
+from services.chassis.database import insert_rows, locked, member_of, update_rows, upsert_rows
+from services.provider_pool.health import CLOSED, Breaker
+from services.provider_pool.pool import Account, AccountState
+from services.provider_pool.schema import ACCOUNTS, BREAKERS
+
+_RULE_COLUMNS = [
+    column
+    for column in ACCOUNTS.columns
+    if column.name not in {"label", "options", "credentials_sealed", "created_at_ms"}
+]
+_RECORD_COLUMNS = [column for column in ACCOUNTS.columns if column.name != "credentials_sealed"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRecord:
+    """An account with what only people and adapters want to know of it."""
+
+    account: Account
+    label: str
+    options: Mapping[str, str]
+    created_at_ms: int
+
+
+def load_accounts(connection: Connection) -> dict[str, Account]:
+    """Every account, by id, as the rules see it."""
+    return _accounts(connection.execute(select(*_RULE_COLUMNS)).all(), load_breakers(connection))
+
+
+def lock_accounts(connection: Connection, account_ids: Iterable[str] | None = None) -> dict[str, Account]:
+    """The accounts named (all of them, if none are), locked in id order until the end of the transaction."""
+    statement = select(*_RULE_COLUMNS)
+    if account_ids is not None:
+        statement = statement.where(member_of(ACCOUNTS.c.account_id, sorted(account_ids)))
+    rows = connection.execute(locked(statement, ACCOUNTS.c.account_id)).all()
+    # A statement after the lock, so that it sees what the last holder wrote.
+    return _accounts(rows, load_breakers(connection))
+
+
+def load_breakers(connection: Connection) -> dict[str, dict[str, Breaker]]:
+    """Breakers that are not closed, by account and model."""
+    found: dict[str, dict[str, Breaker]] = {}
+    for row in connection.execute(select(BREAKERS)).all():
+        found.setdefault(row.account_id, {})[row.model] = Breaker(
+            row.failures, row.opened_at_ms, row.reopens_at_ms, row.trial_attempt_id, row.cause
+        )
+    return found
+
+
+def load_records(connection: Connection) -> list[AccountRecord]:
+    """Every account as people see it, oldest first."""
+    statement = select(*_RECORD_COLUMNS).order_by(ACCOUNTS.c.created_at_ms, ACCOUNTS.c.account_id)
+    return _records(connection, connection.execute(statement).all())
+
+
+def load_record(connection: Connection, account_id: str) -> AccountRecord | None:
+    """One account as people see it."""
+    statement = select(*_RECORD_COLUMNS).where(ACCOUNTS.c.account_id == account_id)
+    return next(iter(_records(connection, connection.execute(statement).all())), None)
+
+
+def load_sealed(connection: Connection, account_id: str) -> bytes | None:
+    """The sealed credentials of one account."""
+    statement = select(ACCOUNTS.c.credentials_sealed).where(ACCOUNTS.c.account_id == account_id)
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def load_providers(connection: Connection, account_ids: Iterable[str]) -> dict[str, str]:
+    """The providers of these accounts."""
+    statement = select(ACCOUNTS.c.account_id, ACCOUNTS.c.provider).where(
+        member_of(ACCOUNTS.c.account_id, sorted(account_ids))
+    )
+    return {row.account_id: row.provider for row in connection.execute(statement)}
+
+
+def has_accounts(connection: Connection) -> bool:
+    """Whether any account was ever added: then there are credentials that a key ring has to open."""
+    return connection.execute(select(ACCOUNTS.c.account_id).limit(1)).first() is not None
+
+
+def insert_account(connection: Connection, record: AccountRecord, sealed: bytes) -> bool:
+    """Add an account; False if another has its label."""
+    account = record.account
+    row = {
+        **_changeable(record),
+        "account_id": account.account_id,
+        "provider": account.provider,
+        "label": record.label,
+        "leased_millis": 0,
+        "leases": 0,
+        "credentials_sealed": sealed,
+        "created_at_ms": record.created_at_ms,
+        "last_leased_at_ms": 0,
+    }
+    return insert_rows(connection, ACCOUNTS, [row], ignore_conflicts=True) == 1
+
+
+def update_account(connection: Connection, record: AccountRecord) -> None:
+    """Write what an operator may change. The caller holds the account's lock."""
+    row = {"account_id": record.account.account_id, **_changeable(record)}
+    update_rows(connection, ACCOUNTS, key=["account_id"], rows=[row], returning_keys=False)
+
+
+def save_loads(connection: Connection, accounts: Sequence[Account]) -> None:
+    """Write what leases change of accounts that the caller has locked."""
+    rows = [
+        {
+            "account_id": account.account_id,
+            "leases": account.leases,
+            "leased_millis": account.leased_millis,
+            "last_leased_at_ms": account.last_leased_at_ms,
+        }
+        for account in accounts
+    ]
+    update_rows(connection, ACCOUNTS, key=["account_id"], rows=rows, returning_keys=False)
+
+
+def save_balances(connection: Connection, balances_millis: Mapping[str, int]) -> None:
+    """Write the balances of accounts that the caller has locked."""
+    rows = [{"account_id": name, "balance_millis": millis} for name, millis in balances_millis.items()]
+    update_rows(connection, ACCOUNTS, key=["account_id"], rows=rows, returning_keys=False)
+
+
+def save_breakers(connection: Connection, breakers: Mapping[tuple[str, str], Breaker]) -> None:
+    """Write breakers by (account, model) of accounts that the caller has locked; a closed one leaves no row."""
+    kept = [
+        {
+            "account_id": account_id,
+            "model": model,
+            "failures": breaker.failures,
+            "opened_at_ms": breaker.opened_at_ms,
+            "reopens_at_ms": breaker.reopens_at_ms,
+            "trial_attempt_id": breaker.trial_attempt_id,
+            "cause": breaker.cause,
+        }
+        for (account_id, model), breaker in breakers.items()
+        if breaker != CLOSED
+    ]
+    replaced = ["failures", "opened_at_ms", "reopens_at_ms", "trial_attempt_id", "cause"]
+    upsert_rows(connection, BREAKERS, key=["account_id", "model"], rows=kept, replace=replaced)
+    for account_id, model in (name for name, breaker in breakers.items() if breaker == CLOSED):
+        delete_breakers(connection, account_id, model)
+
+
+def delete_breakers(connection: Connection, account_id: str, model: str | None = None) -> None:
+    """Close the account's breakers, or one of them. The caller holds the account's lock."""
+    statement = delete(BREAKERS).where(BREAKERS.c.account_id == account_id)
+    if model is not None:
+        statement = statement.where(BREAKERS.c.model == model)
+    connection.execute(statement)
+
+
+def _accounts(rows: Sequence[Row[Any]], breakers: Mapping[str, Mapping[str, Breaker]]) -> dict[str, Account]:
+    return {row.account_id: _account(row, breakers.get(row.account_id, {})) for row in rows}
+
+
+def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[AccountRecord]:
+    breakers = load_breakers(connection) if rows else {}
+    return [
+        AccountRecord(
+            _account(row, breakers.get(row.account_id, {})),
+            row.label,
+            json.loads(row.options),
+            row.created_at_ms,
+        )
+        for row in rows
+    ]
+
+
+def _account(row: Row[Any], breakers: Mapping[str, Breaker]) -> Account:
+    return Account(
+        account_id=row.account_id,
+        provider=row.provider,
+        state=AccountState(row.state),
+        models=frozenset(json.loads(row.models)),
+        serves_live=row.serves_live,
+        serves_test=row.serves_test,
+        concurrency_limit=row.concurrency_limit,
+        balance_millis=row.balance_millis,
+        leased_millis=row.leased_millis,
+        leases=row.leases,
+        renews_at_ms=row.renews_at_ms,
+        priority=row.priority,
+        weight=row.weight,
+        last_leased_at_ms=row.last_leased_at_ms,
+        breakers=breakers,
+    )
+
+
+def _changeable(record: AccountRecord) -> dict[str, Any]:
+    account = record.account
+    return {
+        "state": account.state.value,
+        "models": json.dumps(sorted(account.models)),
+        "serves_live": account.serves_live,
+        "serves_test": account.serves_test,
+        "concurrency_limit": account.concurrency_limit,
+        "balance_millis": account.balance_millis,
+        "renews_at_ms": account.renews_at_ms,
+        "priority": account.priority,
+        "weight": account.weight,
+        "options": json.dumps(dict(sorted(record.options.items()))),
+    }

@@ -1,0 +1,260 @@
+"""Attempts in the database, and what their outcomes change of accounts and breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, select
+
+from services.chassis.database import insert_rows, locked, member_of, update_rows
+from services.provider_pool import attempts as rules
+from services.provider_pool import errors, health
+from services.provider_pool.attempts import Attempt, AttemptState, Failure
+from services.provider_pool.leases import Lease, LeaseState
+from services.provider_pool.pool import Account
+from services.provider_pool.records import Answer, Begin, Begun, Change, Item, Signal
+from services.provider_pool.schema import ATTEMPTS
+from services.provider_pool.store import accounts, leases
+
+
+def apply(connection: Connection, items: Sequence[Item]) -> list[Answer]:
+    """Apply a batch of beginnings and changes, in this order, and answer every item."""
+    changes = [item for item in items if isinstance(item, Change)]
+    begins = [item for item in items if isinstance(item, Begin)]
+    held = accounts.lock_accounts(connection, _accounts_touched(changes)) if changes else {}
+    lent = leases.lock_leases(connection, {item.attempt_id for item in begins}) if begins else {}
+    known = lock_attempts(connection, {item.attempt_id for item in items})
+    providers = _providers(connection, lent.values())
+    book = _Book(known, held)
+    answers: dict[int, Answer] = {}
+    for turn, item in enumerate(items):
+        answers[turn] = book.begin(item, lent, providers) if isinstance(item, Begin) else book.change(item)
+    book.write(connection)
+    return [answers[turn] for turn in range(len(items))]
+
+
+class _Book:
+    """Records while a batch is applied to them."""
+
+    def __init__(self, known: dict[str, Attempt], held: dict[str, Account]) -> None:
+        self._attempts = known
+        self._accounts = held
+        self._new: set[str] = set()
+        self._changed: set[str] = set()
+        self._balances: dict[str, int] = {}
+        self._breakers: dict[tuple[str, str], health.Breaker] = {}
+
+    def begin(self, item: Begin, lent: Mapping[str, Lease], providers: Mapping[str, str]) -> Answer:
+        known = self._attempts.get(item.attempt_id)
+        if known is not None:
+            # The same call again, after a COMMIT whose answer was lost: its caller has sent nothing yet.
+            mine = known.state is AttemptState.SUBMITTING and known.sender_id == item.sender_id
+            return Begun(known, fresh=mine)
+        lease = lent.get(item.attempt_id)
+        if lease is None:
+            return errors.attempt_not_found(item.attempt_id)
+        if lease.state is not LeaseState.OPEN or item.now_ms >= lease.expires_at_ms:
+            return errors.lease_ended(item.attempt_id)
+        attempt = Attempt(
+            attempt_id=item.attempt_id,
+            job_id=item.job_id,
+            account_id=lease.account_id,
+            provider=providers[lease.account_id],
+            model=item.model,
+            state=AttemptState.SUBMITTING,
+            generation=item.generation,
+            fingerprint=item.fingerprint,
+            sender_id=item.sender_id,
+            created_at_ms=item.now_ms,
+        )
+        self._attempts[item.attempt_id] = attempt
+        self._new.add(item.attempt_id)
+        return Begun(attempt, fresh=True)
+
+    def change(self, item: Change) -> Answer:
+        for signal in item.signals:
+            self._signal(signal, item.now_ms)
+        known = self._attempts.get(item.attempt_id)
+        if known is None:
+            return errors.attempt_not_found(item.attempt_id)
+        if item.to is not None and not rules.may_become(known, item.to):
+            return known
+        after = self._booked(changed(known, item), item)
+        if after != known:
+            self._attempts[item.attempt_id] = after
+            self._changed.add(item.attempt_id)
+        return after
+
+    def _booked(self, attempt: Attempt, item: Change) -> Attempt:
+        account = self._accounts.get(attempt.account_id)
+        if item.cost_millis is None or attempt.booked or account is None:
+            return attempt
+        balance_millis = self._balances.get(attempt.account_id, account.balance_millis)
+        if item.cost_millis:
+            self._balances[attempt.account_id] = balance_millis - item.cost_millis
+        return replace(attempt, booked=True, cost_millis=item.cost_millis)
+
+    def _signal(self, signal: Signal, now_ms: int) -> None:
+        account = self._accounts.get(signal.account_id)
+        if account is None:
+            return
+        key = (signal.account_id, signal.model)
+        before = self._breakers.get(key, account.breakers.get(signal.model, health.CLOSED))
+        if signal.fault is None:
+            after = health.after_success(before, signal.sent_at_ms)
+        else:
+            after = health.after_fault(before, signal.fault, now_ms)
+        if after != before:
+            self._breakers[key] = after
+
+    def write(self, connection: Connection) -> None:
+        insert_rows(connection, ATTEMPTS, [_row(self._attempts[name]) for name in sorted(self._new)])
+        save_attempts(connection, [self._attempts[name] for name in sorted(self._changed - self._new)])
+        accounts.save_balances(connection, self._balances)
+        accounts.save_breakers(connection, self._breakers)
+
+
+def changed(attempt: Attempt, item: Change) -> Attempt:
+    """The record after a change that may follow it, but for what is booked."""
+    given: dict[str, Any] = {
+        "state": item.to,
+        "task_id": item.task_id,
+        "task": item.task,
+        "submitted_at_ms": item.submitted_at_ms,
+        "outputs": item.outputs,
+        "generation": item.generation,
+        "failure": item.failure,
+        "collected": item.collected,
+        "cost_millis": item.expected_cost_millis,
+    }
+    after = replace(attempt, **{name: value for name, value in given.items() if value is not None})
+    if item.to in rules.TERMINAL:
+        after = replace(after, ended_at_ms=item.now_ms)
+    return after
+
+
+def mark_orphans(connection: Connection, me: str, alone: bool, answer_by_ms: int, now_ms: int) -> list[str]:
+    """Turn attempts that nobody is sending any more into `unknown` ones, and name them."""
+    statement = select(ATTEMPTS).where(ATTEMPTS.c.state == "submitting")
+    rows = connection.execute(locked(statement, ATTEMPTS.c.attempt_id)).all()
+    orphans = [
+        replace(attempt, state=AttemptState.UNKNOWN)
+        for attempt in map(_attempt, rows)
+        if rules.is_orphaned(
+            attempt.sender_id,
+            attempt.created_at_ms,
+            me=me,
+            alone=alone,
+            answer_by_ms=answer_by_ms,
+            now_ms=now_ms,
+        )
+    ]
+    save_attempts(connection, orphans)
+    return [attempt.attempt_id for attempt in orphans]
+
+
+def owned_tasks(connection: Connection, account_id: str, task_ids: Iterable[str]) -> set[str]:
+    """Which of these tasks an attempt on the account has already."""
+    statement = select(ATTEMPTS.c.task_id).where(
+        ATTEMPTS.c.account_id == account_id, ATTEMPTS.c.task_id != "", member_of(ATTEMPTS.c.task_id, task_ids)
+    )
+    return set(connection.execute(statement).scalars())
+
+
+def has_twin_in_flight(connection: Connection, attempt: Attempt) -> bool:
+    """Whether a request with the same content is being sent on the account: a task found now may be that one's."""
+    statement = select(ATTEMPTS.c.attempt_id).where(
+        ATTEMPTS.c.state == "submitting",
+        ATTEMPTS.c.account_id == attempt.account_id,
+        ATTEMPTS.c.fingerprint == attempt.fingerprint,
+    )
+    return connection.execute(statement.limit(1)).first() is not None
+
+
+def count_abandoned(connection: Connection, job_id: str) -> int:
+    """How many attempts of the job were given up in doubt."""
+    statement = select(func.count()).where(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.state == "abandoned")
+    return connection.execute(statement).scalar_one()
+
+
+def load_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
+    """One attempt."""
+    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.attempt_id == attempt_id)).first()
+    return None if row is None else _attempt(row)
+
+
+def load_attempts(
+    connection: Connection, job_id: str, state: AttemptState | None, after_attempt_id: str, limit: int
+) -> list[Attempt]:
+    """Attempts in the order of their ids."""
+    statement = select(ATTEMPTS).where(ATTEMPTS.c.attempt_id > after_attempt_id)
+    if job_id:
+        statement = statement.where(ATTEMPTS.c.job_id == job_id)
+    if state is not None:
+        statement = statement.where(ATTEMPTS.c.state == state.value)
+    return [
+        _attempt(row) for row in connection.execute(statement.order_by(ATTEMPTS.c.attempt_id).limit(limit))
+    ]
+
+
+def count_in_doubt(connection: Connection) -> int:
+    """How many attempts are `unknown` now."""
+    return connection.execute(select(func.count()).where(ATTEMPTS.c.state == "unknown")).scalar_one()
+
+
+def lock_attempts(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Attempt]:
+    """These attempts, locked in order until the end of the transaction."""
+    statement = select(ATTEMPTS).where(member_of(ATTEMPTS.c.attempt_id, sorted(attempt_ids)))
+    rows = connection.execute(locked(statement, ATTEMPTS.c.attempt_id)).all()
+    return {row.attempt_id: _attempt(row) for row in rows}
+
+
+def save_attempts(connection: Connection, changed: Sequence[Attempt]) -> None:
+    """Write attempts that are there already and locked."""
+    fixed = {"job_id", "account_id", "provider", "model", "fingerprint", "sender_id", "created_at_ms"}
+    rows = [{name: value for name, value in _row(one).items() if name not in fixed} for one in changed]
+    update_rows(connection, ATTEMPTS, key=["attempt_id"], rows=rows, returning_keys=False)
+
+
+def _accounts_touched(changes: Sequence[Change]) -> set[str]:
+    booking = {item.account_id for item in changes if item.cost_millis is not None}
+    return booking | {signal.account_id for item in changes for signal in item.signals}
+
+
+def _providers(connection: Connection, lent: Iterable[Lease]) -> dict[str, str]:
+    named = {lease.account_id for lease in lent if lease.account_id}
+    return accounts.load_providers(connection, named) if named else {}
+
+
+def _row(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt_id": attempt.attempt_id,
+        "job_id": attempt.job_id,
+        "account_id": attempt.account_id,
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "state": attempt.state.value,
+        "generation": attempt.generation,
+        "fingerprint": attempt.fingerprint,
+        "sender_id": attempt.sender_id,
+        "created_at_ms": attempt.created_at_ms,
+        "submitted_at_ms": attempt.submitted_at_ms,
+        "ended_at_ms": attempt.ended_at_ms,
+        "task_id": attempt.task_id,
+        "task": attempt.task,
+        "outputs": attempt.outputs,
+        "failure": "" if attempt.failure is None else msgspec.json.encode(attempt.failure).decode(),
+        "collected": attempt.collected,
+        "cost_millis": attempt.cost_millis,
+        "booked": attempt.booked,
+    }
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    fields = dict(row._mapping)
+    fields["state"] = AttemptState(row.state)
+    fields["failure"] = msgspec.json.decode(row.failure, type=Failure) if row.failure else None
+    return Attempt(**fields)

@@ -1,0 +1,99 @@
+"""Leases in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select
+
+from services.chassis.database import locked, member_of, upsert_rows
+from services.provider_pool import leases as rules
+from services.provider_pool.leases import Batch, Lease, LeaseState
+from services.provider_pool.pool import Policy
+from services.provider_pool.schema import LEASES
+from services.provider_pool.store import accounts
+
+
+def apply(
+    connection: Connection, items: Sequence[rules.Item], policy: Policy, now_ms: int
+) -> list[rules.Answer]:
+    """Answer a batch under the locks of all accounts, and write what it changed.
+
+    All accounts, because any of them may be chosen: two replicas take turns, and neither oversubscribes an account.
+    """
+    held = accounts.lock_accounts(connection)
+    named = {attempt_id for item in items for attempt_id in rules.attempts_of(item)}
+    batch = Batch(held, lock_leases(connection, named), now_ms)
+    answers = rules.apply(items, batch, policy)
+    accounts.save_loads(connection, [batch.accounts[name] for name in sorted(batch.changed_accounts)])
+    accounts.save_breakers(connection, batch.changed_breakers)
+    save_leases(connection, [batch.leases[name] for name in sorted(batch.changed_leases)])
+    return answers
+
+
+def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Lease]:
+    """The leases of these attempts, locked in order until the end of the transaction."""
+    statement = select(LEASES).where(member_of(LEASES.c.attempt_id, sorted(attempt_ids)))
+    rows = connection.execute(locked(statement, LEASES.c.attempt_id)).all()
+    return {row.attempt_id: _lease(row) for row in rows}
+
+
+def save_leases(connection: Connection, leases: Sequence[Lease]) -> None:
+    """Write leases, new or changed."""
+    rows = [
+        {
+            "attempt_id": lease.attempt_id,
+            "job_id": lease.job_id,
+            "account_id": lease.account_id,
+            "ceiling_millis": lease.ceiling_millis,
+            "state": lease.state.value,
+            "created_at_ms": lease.created_at_ms,
+            "expires_at_ms": lease.expires_at_ms,
+            "ended_at_ms": lease.ended_at_ms,
+        }
+        for lease in leases
+    ]
+    replaced = ["state", "expires_at_ms", "ended_at_ms"]
+    upsert_rows(connection, LEASES, key=["attempt_id"], rows=rows, replace=replaced)
+
+
+def load_expired(connection: Connection, now_ms: int, limit: int) -> list[str]:
+    """Attempts whose open lease is over, longest first."""
+    statement = select(LEASES.c.attempt_id).where(LEASES.c.state == "open", LEASES.c.expires_at_ms <= now_ms)
+    return list(connection.execute(statement.order_by(LEASES.c.expires_at_ms).limit(limit)).scalars())
+
+
+def load_open(
+    connection: Connection, created_before_ms: int, after_attempt_id: str, limit: int
+) -> list[Lease]:
+    """Open leases in the order of their attempts' ids, which is the order of their jobs' birth."""
+    statement = select(LEASES).where(LEASES.c.state == "open", LEASES.c.attempt_id > after_attempt_id)
+    if created_before_ms:
+        statement = statement.where(LEASES.c.created_at_ms < created_before_ms)
+    return [_lease(row) for row in connection.execute(statement.order_by(LEASES.c.attempt_id).limit(limit))]
+
+
+def delete_ended(connection: Connection, before_ms: int, limit: int) -> int:
+    """Forget leases and tombstones that ended long ago, at most `limit` at a time."""
+    old = (
+        select(LEASES.c.attempt_id)
+        .where(LEASES.c.state != "open", LEASES.c.ended_at_ms < before_ms)
+        .order_by(LEASES.c.ended_at_ms)
+        .limit(limit)
+    )
+    named = list(connection.execute(old).scalars())
+    return connection.execute(delete(LEASES).where(member_of(LEASES.c.attempt_id, named))).rowcount
+
+
+def _lease(row: Row[Any]) -> Lease:
+    return Lease(
+        row.attempt_id,
+        row.job_id,
+        row.account_id,
+        row.ceiling_millis,
+        LeaseState(row.state),
+        row.created_at_ms,
+        row.expires_at_ms,
+        row.ended_at_ms,
+    )

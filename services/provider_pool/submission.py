@@ -1,0 +1,146 @@
+"""The one call that no provider makes idempotent: recorded before it leaves, made at most once, never repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from services.chassis.clock import Clock
+from services.provider_pool import attempts as rules
+from services.provider_pool import codec, meters, outcomes
+from services.provider_pool.accounts import Accounts
+from services.provider_pool.adapters.interface import (
+    AuthFailed,
+    Context,
+    Generation,
+    InvalidRequest,
+    ProviderError,
+    Submission,
+    SubmissionUnknown,
+)
+from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool.attempts import Attempt, AttemptState
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.records import Begin, Change
+from services.provider_pool.vault import SealBroken
+
+log = logging.getLogger(__name__)
+
+ANSWER_MARGIN_S = 15.0
+"""After a submission's deadline its sender still has to record the outcome, perhaps through a failover of the database."""
+
+SHUTDOWN_PATIENCE_S = 8.0
+"""Most providers answer a submission within seconds; supervisors kill after some ten of them."""
+
+
+class Submissions:
+    """Sends attempts. Simultaneous calls for one attempt share one sending, which goes on when its callers leave."""
+
+    def __init__(
+        self, log_of_attempts: AttemptLog, accounts: Accounts, catalog: Catalog, clock: Clock
+    ) -> None:
+        self._attempts = log_of_attempts
+        self._accounts = accounts
+        self._catalog = catalog
+        self._clock = clock
+        self._flights: dict[str, asyncio.Task[Attempt]] = {}
+
+    @property
+    def answer_by_ms(self) -> int:
+        """How long after its beginning a submission has an outcome, if its process lives."""
+        return round((self._catalog.longest_submit_s + ANSWER_MARGIN_S) * 1000)
+
+    async def submit(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
+        """Send the attempt, or tell what became of it. `submitting`: another replica is sending it at this moment.
+
+        Raises ATTEMPT_NOT_FOUND (it has no lease) and LEASE_ENDED.
+        """
+        flight = self._flights.get(attempt_id)
+        if flight is None:
+            flight = asyncio.create_task(
+                self._run(attempt_id, job_id, generation), name=f"submit {attempt_id}"
+            )
+            self._flights[attempt_id] = flight
+            flight.add_done_callback(lambda done: self._landed(attempt_id, done))
+        return await asyncio.shield(flight)
+
+    async def settle(self, attempt: Attempt) -> Attempt:
+        """A `submitting` attempt that nobody can be sending any more becomes `unknown`; any other stays as it is."""
+        if attempt.state is not AttemptState.SUBMITTING or attempt.attempt_id in self._flights:
+            return attempt
+        return await self._settle_unsent(attempt)
+
+    async def close(self) -> None:
+        """Wait until what is under way is recorded, but not for long: what is not will be found in the provider's list."""
+        if flights := list(self._flights.values()):
+            _, late = await asyncio.wait(flights, timeout=SHUTDOWN_PATIENCE_S)
+            for flight in late:
+                flight.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _landed(self, attempt_id: str, flight: asyncio.Task[Attempt]) -> None:
+        del self._flights[attempt_id]
+        # All callers may be gone, and nobody else would look at the error.
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            log.info("submit.refused", extra={"attempt_id": attempt_id, "reason": str(error)})
+
+    async def _run(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
+        begun = await self._attempts.begin(
+            Begin(
+                attempt_id,
+                job_id,
+                generation.model,
+                codec.generation_text(generation),
+                codec.fingerprint(generation),
+                self._attempts.new_sender(),
+                self._clock.now_ms(),
+            )
+        )
+        if begun.fresh:
+            return await self._send(begun.attempt, generation)
+        if begun.attempt.state is AttemptState.SUBMITTING:
+            return await self._settle_unsent(begun.attempt)
+        return begun.attempt
+
+    async def _settle_unsent(self, attempt: Attempt) -> Attempt:
+        now_ms = self._clock.now_ms()
+        mine = rules.sent_by(attempt.sender_id, self._attempts.process_id)
+        if not mine and now_ms < attempt.created_at_ms + self.answer_by_ms:
+            return attempt
+        change = Change(attempt.attempt_id, attempt.account_id, now_ms, to=AttemptState.UNKNOWN)
+        return await self._attempts.change(change)
+
+    async def _send(self, attempt: Attempt, generation: Generation) -> Attempt:
+        expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
+        sent_at_ms = self._clock.now_ms()
+        try:
+            submission = await self._call(attempt, generation)
+            change = outcomes.accepted(attempt, submission, expected_millis, sent_at_ms, self._clock.now_ms())
+        except ProviderError as error:
+            change = outcomes.refused(attempt, error, expected_millis, sent_at_ms, self._clock.now_ms())
+        except Exception:
+            # A bug of the adapter, perhaps after the request had left: as uncertain as a broken connection.
+            log.exception("submit.adapter_failed", extra={"attempt_id": attempt.attempt_id})
+            doubt = SubmissionUnknown("the adapter failed", charged="maybe")
+            change = outcomes.refused(attempt, doubt, expected_millis, sent_at_ms, self._clock.now_ms())
+        return await self._attempts.record(change)
+
+    async def _call(self, attempt: Attempt, generation: Generation) -> Submission:
+        adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
+        spec = self._catalog.spec(attempt.provider, generation.model)
+        if spec is None:
+            raise InvalidRequest("the provider does not serve this model")
+        prepared = adapter.prepare(generation, spec)
+        try:
+            account = await self._accounts.access(attempt.account_id)
+        except SealBroken as error:
+            raise AuthFailed(str(error)) from error
+        started_s = time.perf_counter()
+        try:
+            async with asyncio.timeout(terms.submit_timeout_s):
+                return await adapter.submit(Context(self._clock), account, prepared, attempt.attempt_id)
+        except TimeoutError:
+            raise SubmissionUnknown("no answer within the deadline", charged="maybe") from None
+        finally:
+            meters.SUBMIT_SECONDS.labels(attempt.provider).observe(time.perf_counter() - started_s)
