@@ -20,7 +20,7 @@ export UV_SYSTEM_CERTS ?= 1
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast check $(CHECKS) gen proto-baseline fmt bench lock clean FORCE
+.PHONY: help setup run test test-fast check $(CHECKS) gen proto-baseline fmt verify-ledger bench lock clean FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,11 +41,12 @@ check: $(V)/.dev-ready ## Style, types, boundaries, protos, stubs and spelling, 
 	@$(MAKE) -s -k -j "$$(getconf _NPROCESSORS_ONLN)" --output-sync=target --no-print-directory $(CHECKS)
 	echo "All checks pass."
 
-gen: $(V)/.dev-ready ## Write services/gen from protos/
+gen: $(V)/.dev-ready ## Write services/gen from protos/, and the configuration page from the settings
 	@$(call generate)
 	rm -rf $(GEN)
 	mv "$$made/$(GEN)" $(GEN)
-	echo "$(GEN) is up to date."
+	$(PY) -m tests.tidy.configuration_page
+	echo "$(GEN) and docs/CONFIGURATION.md are up to date."
 
 proto-baseline: $(V)/.dev-ready ## At a release: record the protos that later changes must stay compatible with
 	@$(V)/bin/buf build --exclude-source-info -o $(BASELINE)
@@ -55,6 +56,12 @@ fmt: $(V)/.dev-ready ## Format Python and protos, and mend what can be mended by
 	@$(V)/bin/ruff check --fix-only --quiet
 	$(V)/bin/ruff format
 	$(V)/bin/buf format -w
+
+verify-ledger: $(V)/.run-ready ## Check the whole journal of the house in $ATELIER_VAR (var), running or stopped
+	@var="$${ATELIER_VAR:-var}"
+	export ATELIER_BILLING_DATABASE_URL="$${ATELIER_BILLING_DATABASE_URL:-sqlite:///$$var/billing/billing.db}"
+	export ATELIER_BILLING_KEY_PEPPER_FILE="$${ATELIER_BILLING_KEY_PEPPER_FILE:-$$var/keys/api_key_pepper}"
+	exec $(PY) -m services.billing verify-ledger $(ARGS)
 
 bench: $(V)/.dev-ready ## Measure, as ratios to a baseline measured in the same run
 	@exec $(PY) -m tests.bench $(ARGS)
@@ -131,9 +138,10 @@ if [ -z "$$python" ]; then
 fi
 endef
 
-# Installs a lock by hash: with uv, and where uv is missing or cannot reach its packages, with pip.
+# Installs a lock by hash: with uv, and where uv is missing or cannot reach its packages, with pip. Compiled at
+# once: four processes start together, and each would compile hundreds of modules where bytecode is not written.
 define install
-if ! { [ -x $(V)/bin/uv ] && $(V)/bin/uv pip install --quiet --python $(PY) --require-hashes -r requirements/$(1).lock; }; then
+if ! { [ -x $(V)/bin/uv ] && $(V)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements/$(1).lock; }; then
 	$(find_python)
 	echo "Installing $(1).lock with pip instead; this takes a minute."
 	"$$python" -m pip --python $(PY) install -qq --disable-pip-version-check --require-hashes -r requirements/$(1).lock

@@ -225,7 +225,7 @@ class Customer:
         async with self._session.request(
             method, self._base_url + path, json=body, headers=sent, timeout=aiohttp.ClientTimeout(60)
         ) as response:
-            return Answer(response.status, dict(response.headers), await response.read())
+            return Answer(response.status, response.headers, await response.read())
 
     async def image(self, key: str, prompt: str = "a red boat", **fields: Any) -> Answer:
         body = {"prompt": prompt, **fields}

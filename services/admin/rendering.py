@@ -95,9 +95,9 @@ def _title(name: str) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None or value in ("", [], {}):
+    if value is None or value in ("", [], {}, "unspecified"):
         return "–"
-    if name.endswith("_at_ms"):
+    if name == "at_ms" or name.endswith("_at_ms"):
         return rfc3339(value) if value else "–"
     if name.endswith("_millis"):
         return f"{Decimal(value) / 1000:,f}"

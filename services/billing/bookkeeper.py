@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prometheus_client import Counter
@@ -14,6 +15,8 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.chassis.group_commit import GroupCommit
+
+log = logging.getLogger(__name__)
 
 _OPERATIONS = Counter(
     "atelier_billing_operations_total",
@@ -38,9 +41,9 @@ class Bookkeeper:
         try:
             receipt = await self._commits.submit(operation)
         except ServiceError as refusal:
-            _count(operation, refusal.reason)
+            _note(operation, refusal.reason)
             raise
-        _count(operation, "replayed" if receipt.replayed else receipt.outcome or "ok")
+        _note(operation, "replayed" if receipt.replayed else receipt.outcome or "ok")
         return receipt
 
     async def close(self) -> None:
@@ -51,9 +54,14 @@ class Bookkeeper:
         return ledger.commit(connection, batch, self._clock.now_ms)
 
 
-def _count(operation: Operation, result: str) -> None:
+def _note(operation: Operation, result: str) -> None:
     kind = operation.kind if isinstance(operation, Grant) else type(operation).__name__.lower()
     counter = _counted.get((kind, result))
     if counter is None:
         counter = _counted[kind, result] = _OPERATIONS.labels(kind, result)
     counter.inc()
+    wallet = operation.wallet
+    told = {"customer_id": wallet.customer_id, "mode": wallet.mode, "result": result}
+    if not isinstance(operation, Grant):
+        told["job_id"] = operation.job_id
+    log.info("wallet.%s", kind, extra=told)

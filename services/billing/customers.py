@@ -69,9 +69,11 @@ def opened(
     play_credit_millis: int,
     now_ms: int,
 ) -> NewCustomer:
-    """A new customer with what the storefront gives where nothing else was asked (limits None, play credit 0)."""
+    """A new customer with what the storefront gives where nothing else was asked (limits None or 0, play credit 0)."""
     asked = (storefront.name, name, limits, play_credit_millis)
-    customer = Customer(new_id("cus"), storefront.name, name, ACTIVE, limits or storefront.limits, now_ms)
+    customer = Customer(
+        new_id("cus"), storefront.name, name, ACTIVE, _filled(limits, storefront.limits), now_ms
+    )
     return NewCustomer(
         customer=customer,
         idempotency_key=idempotency_key or None,
@@ -83,4 +85,14 @@ def opened(
             idempotency_key=PLAY_CREDIT_KEY,
             note="Play credit",
         ),
+    )
+
+
+def _filled(asked: Limits | None, given: Limits) -> Limits:
+    if asked is None:
+        return given
+    return Limits(
+        asked.requests_per_minute or given.requests_per_minute,
+        asked.running_jobs or given.running_jobs,
+        asked.queued_jobs or given.queued_jobs,
     )

@@ -127,9 +127,13 @@ class _SqliteDatabase(Database):
                     return await connection.run_sync(work)
                 await connection.exec_driver_sql("BEGIN")
                 try:
-                    return await connection.run_sync(work)
-                finally:
-                    await connection.exec_driver_sql("ROLLBACK")
+                    result = await connection.run_sync(work)
+                except BaseException:
+                    # Cancelled or failed half-way: nobody knows where the connection stands, so it is not used again.
+                    await connection.invalidate()
+                    raise
+                await connection.exec_driver_sql("ROLLBACK")
+                return result
         except DBAPIError as error:
             sqlite_writer.raise_typed(error, reading=True)
         except PoolTimeoutError as error:

@@ -34,7 +34,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # The default (5 minutes) answers the 30 s keepalive of a quiet stream with GOAWAY too_many_pings.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # The name is gRPC core's; its C macro says RECV_PING, the option does not, and a wrong one is ignored.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_concurrent_streams", 1024),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),

@@ -84,9 +84,14 @@ def describe(cls: type[Any]) -> list[tuple[str, str, str]]:
     """(variable, default, meaning) of every setting, for `--help` and the documentation."""
     rows = []
     for field in dataclasses.fields(cls):
-        default = "required" if field.default is dataclasses.MISSING else str(field.default)
+        default = "required" if field.default is dataclasses.MISSING else _described(field.default)
         rows.append((field.metadata["name"], default, field.metadata["help"]))
     return rows
+
+
+def _described(default: Any) -> str:
+    # What stands in the source is nobody's secret.
+    return default.reveal() if isinstance(default, Secret) else str(default)
 
 
 def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:

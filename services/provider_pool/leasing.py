@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import cast
 
@@ -18,6 +19,8 @@ from services.provider_pool.catalog import Catalog
 from services.provider_pool.leases import Lease
 from services.provider_pool.pool import Mode, Policy, Refusal
 from services.provider_pool.store import leases as store
+
+log = logging.getLogger(__name__)
 
 SWEEP_LIMIT = 512
 """Leases that one sweep ends: a batch."""
@@ -65,7 +68,12 @@ class Leasing:
             meters.LEASE_ANSWERS.labels("refused").inc()
             raise
         granted = answer if isinstance(answer, Lease) else None
-        meters.LEASE_ANSWERS.labels(Refusal.BUSY.value if granted is None else "granted").inc()
+        outcome = Refusal.BUSY.value if granted is None else "granted"
+        meters.LEASE_ANSWERS.labels(outcome).inc()
+        account_id = granted.account_id if granted else ""
+        log.info(
+            "lease.answered", extra={"attempt_id": attempt_id, "outcome": outcome, "account_id": account_id}
+        )
         return granted
 
     async def renew(self, attempt_ids: Sequence[str], ttl_ms: int) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def polled(answer: Polled) -> pb.PollResponse:
     return pb.PollResponse(status=shown, answered_at_ms=answer.answered_at_ms)
 
 
-def collected(stored: Sequence[Stored]) -> pb.CollectResponse:
+def collected(stored: Sequence[Stored], retention_s: int) -> pb.CollectResponse:
     """What lies in the media store."""
     outputs = [
         pb.Output(
@@ -90,7 +90,7 @@ def collected(stored: Sequence[Stored]) -> pb.CollectResponse:
         )
         for one in stored
     ]
-    return pb.CollectResponse(outputs=outputs)
+    return pb.CollectResponse(outputs=outputs, retention_ms=retention_s * 1000)
 
 
 def rooms(found: Rooms) -> pb.WatchCapacityResponse:

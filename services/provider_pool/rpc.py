@@ -37,6 +37,7 @@ class Parts:
     resolution: Resolution
     collection: Collection
     clock: Clock
+    media_retention_s: int
 
 
 class ProviderPoolService(rpc.ProviderPoolServiceServicer):
@@ -96,7 +97,8 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
 
     async def Collect(self, request: pb.CollectRequest, context: Any) -> pb.CollectResponse:
         attempt_id, _ = admission.attempt_of_job(request.attempt_id, request.job_id)
-        return replies.collected(await self._parts.collection.collect(attempt_id))
+        stored = await self._parts.collection.collect(attempt_id)
+        return replies.collected(stored, self._parts.media_retention_s)
 
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.CreateAccountResponse:
         record = await self._parts.accounts.create(

@@ -99,7 +99,18 @@ def _parts(
     # Closed in reverse: what records comes after all that has something to record.
     for part in (attempts, leasing, polling, resolution, collection, submissions):
         stack.push_async_callback(part.close)
-    return Parts(accounts, attempts, capacity, leasing, submissions, polling, resolution, collection, clock)
+    return Parts(
+        accounts,
+        attempts,
+        capacity,
+        leasing,
+        submissions,
+        polling,
+        resolution,
+        collection,
+        clock,
+        settings.media_retention_s,
+    )
 
 
 def _background(

@@ -31,6 +31,8 @@ GAUGES_S: Final = 5.0
 CHECK_S: Final = 15.0
 CHECK_TIMEOUT_S: Final = 10.0
 MEDIA_SWEEP_S: Final = 3600.0
+# Files are older than the job that tells its customer how long they stay: the rest of an hour covers a slow settlement.
+MEDIA_GRACE_S: Final = 3600
 PAUSE_AFTER_FAILURE_S: Final = 2.0
 
 
@@ -72,7 +74,7 @@ async def _check(account: Account, accounts: Accounts, catalog: Catalog, clock: 
 
 async def sweep_media(store: MediaStore, catalog: Catalog, retention_s: int) -> float:
     """Remove outputs that are kept no longer; returns how long to wait, in seconds."""
-    removed = await store.sweep(retention_s)
+    removed = await store.sweep(retention_s + MEDIA_GRACE_S)
     if removed:
         log.info("media.swept", extra={"jobs": removed})
     for adapter in catalog.adapters.values():

@@ -36,7 +36,7 @@ function request()
   wrk.headers["Idempotency-Key"] = prefix .. "-" .. n
   wrk.headers["Content-Type"] = "application/json"
   return wrk.format("POST", "/v1/images/generate",
-    '{{"prompt": "cinematic product photo", "quality": "LOW", "size": "16:9_SMALL"}}')
+    nil, '{{"prompt": "cinematic product photo", "quality": "LOW", "size": "16:9_SMALL"}}')
 end
 """
 _READ = """

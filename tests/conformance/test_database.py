@@ -101,6 +101,27 @@ async def test_a_snapshot_does_not_see_later_commits(things: Database) -> None:
     assert (counts, after) == ({0}, 1)
 
 
+async def test_a_cancelled_snapshot_ends_as_cancelled_and_leaves_the_readers_usable(things: Database) -> None:
+    loop = asyncio.get_running_loop()
+    begun = asyncio.Event()
+
+    def read_for_a_while(connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        until_s = time.monotonic() + 1.0
+        while time.monotonic() < until_s:
+            connection.execute(select(THINGS.c.id)).all()
+
+    for _ in range(8):
+        begun.clear()
+        reader = asyncio.create_task(things.read(read_for_a_while, snapshot=True))
+        await begun.wait()
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+
+    assert await things.read(all_things, snapshot=True) == []
+
+
 async def test_a_reader_cannot_write(things: Database) -> None:
     with pytest.raises(DBAPIError, match=r"readonly|read-only"):
         await things.read(inserting(thing("a")))

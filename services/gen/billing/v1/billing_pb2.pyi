@@ -165,7 +165,7 @@ class Limits(_message.Message):
     RUNNING_JOBS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Requests in any 60 seconds; 0 means none."""
+    """Requests in any 60 seconds; 0: no limit."""
     running_jobs: _builtins.int
     """Jobs that have a provider account."""
     queued_jobs: _builtins.int
@@ -1023,7 +1023,7 @@ class CreateCustomerRequest(_message.Message):
     """Play credit of the test wallet; 0: the default."""
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """Unset: the storefront's defaults."""
+        """Unset, or 0 in a field: the storefront's default."""
 
     def __init__(
         self,
