@@ -1,0 +1,272 @@
+"""Billing and the provider pool as the engine calls them: messages there, values here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+
+from services.chassis.coalesce import Coalescer, unary_of
+from services.chassis.rpc_client import open_channel
+from services.gen.billing.v1 import billing_pb2 as billing
+from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
+from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
+from services.jobs.answers import AttemptState, AttemptStatus, Busy, Failure, Granted, NextStep
+from services.jobs.job import FailureReason, Job, Output
+from services.jobs.ports import OpenHold, OpenLease, Quote, Room
+
+E = TypeVar("E", bound=IntEnum)
+
+# A commit and a network in between; whoever waits longer is better served by an error.
+_SHORT_S: Final = 5.0
+# The pool waits for a provider here: an upload, an answer, a large file copied.
+_SUBMIT_S: Final = 120.0
+_POLL_S: Final = 20.0
+_COLLECT_S: Final = 180.0
+# A page of what reconciliation reads.
+PAGE: Final = 500
+
+_BILLING_REPEATABLE: Final = frozenset({"Hold", "Capture", "Release", "ExtendHolds"})
+_POOL_REPEATABLE: Final = frozenset(
+    {"Lease", "ReleaseLease", "RenewLeases", "Submit", "Poll", "ResolveUnknown", "Collect"}
+)
+
+
+def _billing_mode(mode: str) -> billing.Mode.ValueType:
+    return billing.MODE_LIVE if mode == "live" else billing.MODE_TEST
+
+
+def _mode_name(number: int) -> str:
+    return "live" if number == billing.MODE_LIVE else "test"
+
+
+class BillingClient:
+    """The money of a job, under the job's id."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = open_channel(address)
+        self._stub = billing_rpc.BillingServiceStub(self._channel)
+        self._stream: Coalescer[Any, Any] = Coalescer(
+            self._stub.Dispatch,
+            billing.DispatchRequest,
+            billing.DispatchItem,
+            name="billing",
+            repeatable=_BILLING_REPEATABLE,
+            unary=unary_of(self._stub),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stream.close()
+        await self._channel.close()
+
+    async def check(self) -> None:
+        """Raises while billing cannot be reached."""
+        await _connected(self._channel)
+
+    async def hold(self, job: Job, ttl_ms: int) -> Quote:
+        request = billing.HoldRequest(
+            customer_id=job.customer_id,
+            mode=_billing_mode(job.mode),
+            job_id=job.job_id,
+            storefront=job.storefront,
+            sku=job.sku,
+            quantity=job.quantity,
+            ttl_ms=ttl_ms,
+        )
+        answer = await self._stream.call(
+            "Hold", request, billing.HoldResponse, timeout_s=_SHORT_S, lane=job.customer_id
+        )
+        return Quote(answer.amount_millis, answer.price_version)
+
+    async def capture(self, job: Job, amount_millis: int) -> int:
+        request = billing.CaptureRequest(
+            job_id=job.job_id,
+            customer_id=job.customer_id,
+            mode=_billing_mode(job.mode),
+            amount_millis=amount_millis,
+        )
+        answer = await self._stream.call("Capture", request, billing.CaptureResponse, timeout_s=_SHORT_S)
+        return 0 if answer.unbilled else answer.captured_millis
+
+    async def release(self, job_id: str, customer_id: str, mode: str) -> None:
+        request = billing.ReleaseRequest(job_id=job_id, customer_id=customer_id, mode=_billing_mode(mode))
+        await self._stream.call("Release", request, billing.ReleaseResponse, timeout_s=_SHORT_S)
+
+    async def extend_holds(self, job_ids: Sequence[str], ttl_ms: int) -> list[str]:
+        request = billing.ExtendHoldsRequest(job_ids=job_ids, ttl_ms=ttl_ms)
+        answer = await self._stream.call(
+            "ExtendHolds", request, billing.ExtendHoldsResponse, timeout_s=_SHORT_S * 2
+        )
+        return list(answer.not_open_job_ids)
+
+    async def list_open_holds(self, created_before_ms: int, after_job_id: str) -> list[OpenHold]:
+        request = billing.ListHoldsRequest(
+            state=billing.HOLD_STATE_OPEN,
+            created_before_ms=created_before_ms,
+            after_job_id=after_job_id,
+            limit=PAGE,
+        )
+        answer = await self._stub.ListHolds(request, timeout=_SHORT_S * 2)
+        return [
+            OpenHold(hold.job_id, hold.customer_id, _mode_name(hold.mode), hold.amount_millis)
+            for hold in answer.holds
+        ]
+
+
+class PoolClient:
+    """Accounts and attempts, under the attempt's id."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = open_channel(address)
+        self._stub = pool_rpc.ProviderPoolServiceStub(self._channel)
+        self._stream: Coalescer[Any, Any] = Coalescer(
+            self._stub.Dispatch,
+            pool.DispatchRequest,
+            pool.DispatchItem,
+            name="provider_pool",
+            repeatable=_POOL_REPEATABLE,
+            unary=unary_of(self._stub),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stream.close()
+        await self._channel.close()
+
+    async def check(self) -> None:
+        """Raises while the pool cannot be reached."""
+        await _connected(self._channel)
+
+    async def lease(self, job: Job, ttl_ms: int, *, wait_behind_others: bool) -> Granted | Busy:
+        request = pool.LeaseRequest(
+            attempt_id=job.next_attempt_id,
+            job_id=job.job_id,
+            mode=pool.MODE_LIVE if job.mode == "live" else pool.MODE_TEST,
+            generation=_generation(job),
+            ttl_ms=ttl_ms,
+            wait_behind_others=wait_behind_others,
+            avoid_account_ids=job.avoid_account_ids,
+        )
+        answer = await self._stream.call(
+            "Lease", request, pool.LeaseResponse, timeout_s=_SHORT_S, lane=job.customer_id
+        )
+        if answer.outcome == pool.LeaseResponse.OUTCOME_GRANTED:
+            return Granted(answer.account_id)
+        return Busy()
+
+    async def release_lease(self, attempt_id: str) -> None:
+        request = pool.ReleaseLeaseRequest(attempt_id=attempt_id)
+        await self._stream.call("ReleaseLease", request, pool.ReleaseLeaseResponse, timeout_s=_SHORT_S)
+
+    async def renew_leases(self, attempt_ids: Sequence[str], ttl_ms: int) -> list[str]:
+        request = pool.RenewLeasesRequest(attempt_ids=attempt_ids, ttl_ms=ttl_ms)
+        answer = await self._stream.call(
+            "RenewLeases", request, pool.RenewLeasesResponse, timeout_s=_SHORT_S * 2
+        )
+        return list(answer.ended_attempt_ids)
+
+    async def submit(self, job: Job) -> AttemptStatus:
+        request = pool.SubmitRequest(
+            attempt_id=job.attempt_id, job_id=job.job_id, generation=_generation(job)
+        )
+        answer = await self._stream.call("Submit", request, pool.SubmitResponse, timeout_s=_SUBMIT_S)
+        return _status(answer.status)
+
+    async def poll(self, attempt_id: str, max_age_ms: int) -> tuple[AttemptStatus, int]:
+        request = pool.PollRequest(attempt_id=attempt_id, max_age_ms=max_age_ms)
+        answer = await self._stream.call("Poll", request, pool.PollResponse, timeout_s=_POLL_S)
+        return _status(answer.status), answer.answered_at_ms
+
+    async def resolve_unknown(self, attempt_id: str) -> AttemptStatus:
+        request = pool.ResolveUnknownRequest(attempt_id=attempt_id)
+        answer = await self._stream.call(
+            "ResolveUnknown", request, pool.ResolveUnknownResponse, timeout_s=_POLL_S
+        )
+        return _status(answer.status)
+
+    async def collect(self, job: Job) -> tuple[Output, ...]:
+        request = pool.CollectRequest(attempt_id=job.attempt_id, job_id=job.job_id)
+        answer = await self._stream.call("Collect", request, pool.CollectResponse, timeout_s=_COLLECT_S)
+        return tuple(_output(output) for output in answer.outputs)
+
+    async def list_leases(self, created_before_ms: int, after_attempt_id: str) -> list[OpenLease]:
+        request = pool.ListLeasesRequest(
+            created_before_ms=created_before_ms, after_attempt_id=after_attempt_id, limit=PAGE
+        )
+        answer = await self._stub.ListLeases(request, timeout=_SHORT_S * 2)
+        return [OpenLease(lease.attempt_id, lease.job_id) for lease in answer.leases]
+
+    async def watch_capacity(self) -> AsyncIterator[list[Room]]:
+        async for news in self._stub.WatchCapacity(pool.WatchCapacityRequest()):
+            yield [
+                Room("live" if room.mode == pool.MODE_LIVE else "test", room.model, room.free_slots)
+                for room in news.rooms
+            ]
+
+
+async def _connected(channel: grpc.aio.Channel) -> None:
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        await channel.wait_for_state_change(state)
+
+
+def _generation(job: Job) -> pool.Generation:
+    made = job.generation
+    return pool.Generation(
+        kind=pool.Kind.ValueType(int(made.kind)),
+        model=made.model,
+        prompt=made.prompt,
+        width=made.width,
+        height=made.height,
+        duration_s=made.duration_s,
+        audio=made.audio,
+        quality=made.quality,
+        seed=made.seed,
+    )
+
+
+def _status(status: pool.AttemptStatus) -> AttemptStatus:
+    failure = None
+    if status.HasField("failure"):
+        said = status.failure
+        failure = Failure(
+            _known(FailureReason, said.reason, FailureReason.GENERATION_FAILED),
+            _known(NextStep, said.next_step, NextStep.FAIL),
+            said.retry_after_ms,
+            said.detail,
+        )
+    state = _known(AttemptState, status.state, AttemptState.UNSPECIFIED)
+    return AttemptStatus(state, status.progress, status.poll_after_ms, failure)
+
+
+def _known(kind: type[E], number: int, otherwise: E) -> E:
+    # A newer pool may say more than this release understands.
+    try:
+        return kind(number)
+    except ValueError:
+        return otherwise
+
+
+def _output(output: pool.Output) -> Output:
+    return Output(
+        role=output.role,
+        object_key=output.object_key,
+        content_type=output.content_type,
+        size_bytes=output.size_bytes,
+        sha256=output.sha256,
+        width=output.width,
+        height=output.height,
+        duration_ms=output.duration_ms,
+    )

@@ -1,0 +1,291 @@
+"""Accepting jobs: the intent first, then the money, then an account; refused, nothing remains.
+
+The caller's departure never stops an admission midway: what was begun is finished or undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from services.chassis import call_context
+from services.chassis.clock import Clock
+from services.chassis.errors import ServiceError
+from services.chassis.ids import new_id
+from services.jobs import errors, measures, schedule
+from services.jobs import job as rules
+from services.jobs.answers import Granted
+from services.jobs.commits import Commits
+from services.jobs.dispatcher import Dispatcher
+from services.jobs.errors import LeaseLostError
+from services.jobs.job import Generation, Job, JobState, Mode
+from services.jobs.ownership import Ownership
+from services.jobs.runner import Runner
+from services.jobs.schedule import Timing
+from services.jobs.steps import TRANSIENT, Clients
+from services.jobs.store import JobStore
+from services.jobs.waiting_room import class_of
+
+log = logging.getLogger(__name__)
+
+# How often the row of another replica's admission is looked at.
+_LOOK_FIRST_S = 0.05
+_LOOK_LIMIT_S = 0.5
+# Without a deadline of its own a duplicate request waits no longer than an admission can take.
+_PATIENCE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A create request that is well formed."""
+
+    customer_id: str
+    mode: Mode
+    storefront: str
+    idempotency_key: str
+    fingerprint: str
+    generation: Generation
+    sku: str
+    quantity: int
+    running_limit: int
+    queued_limit: int
+    id_prefix: str
+
+
+class Intake:
+    """Admits jobs, at most one for each (customer, mode, idempotency key)."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        commits: Commits,
+        clients: Clients,
+        dispatcher: Dispatcher,
+        runner: Runner,
+        ownership: Ownership,
+        clock: Clock,
+        timing: Timing,
+    ) -> None:
+        self._store = store
+        self._commits = commits
+        self._clients = clients
+        self._dispatcher = dispatcher
+        self._runner = runner
+        self._ownership = ownership
+        self._clock = clock
+        self._timing = timing
+        self._outcomes: dict[str, asyncio.Future[Job]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def create(self, order: Order) -> tuple[Job, bool]:
+        """The accepted job, and whether an earlier request made it. Raises ServiceError; then nothing remains."""
+        task = asyncio.create_task(self._create(order))
+        self._keep(task)
+        try:
+            job, replayed = await asyncio.shield(task)
+        except ServiceError as error:
+            measures.ADMISSIONS.labels(error.reason.lower()).inc()
+            raise
+        measures.ADMISSIONS.labels("replayed" if replayed else job.state.value).inc()
+        return job, replayed
+
+    def undo(self, job: Job) -> None:
+        """Takes back an `admitting` job: releases what it may have, until that is acknowledged; then the row goes."""
+        self._background(self._undo(job))
+
+    def busy(self) -> set[str]:
+        """Jobs whose admission, or its undoing, is under way here."""
+        return set(self._outcomes)
+
+    async def close(self, patience_s: float) -> None:
+        """Lets admissions end for `patience_s`; whoever claims the rest undoes it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        # An empty context: the deadline of the request that failed is not that of its undoing.
+        self._keep(asyncio.create_task(work, context=contextvars.Context()))
+
+    async def _create(self, order: Order) -> tuple[Job, bool]:
+        await self._permitted()
+        until_s = self._clock.monotonic_s() + call_context.remaining_s(_PATIENCE_S)
+        while True:
+            mine = self._new_job(order)
+            outcome = self._outcomes[mine.job_id] = asyncio.get_running_loop().create_future()
+            # Nobody may be waiting when it is refused.
+            outcome.add_done_callback(lambda done: done.exception())
+            customer = (mine.customer_id, mine.mode)
+            alone = self._dispatcher.reservations.reserve(customer) == 1
+            try:
+                found = await self._store.admit(mine, order.queued_limit)
+                if found.job_id == mine.job_id:
+                    return await self._admit(found, alone), False
+            except BaseException:
+                if not outcome.done():
+                    self._outcomes.pop(mine.job_id, None)
+                raise
+            finally:
+                self._dispatcher.reservations.release(customer)
+                self._dispatcher.eased(customer)
+            del self._outcomes[mine.job_id]
+            if found.fingerprint != order.fingerprint:
+                raise errors.idempotency_key_conflict()
+            accepted = await self._accepted(found, until_s)
+            if accepted is not None:
+                return accepted, True
+
+    async def _permitted(self) -> None:
+        try:
+            async with asyncio.timeout(call_context.remaining_s(_PATIENCE_S)):
+                await self._ownership.permission()
+        except TimeoutError:
+            raise errors.unavailable() from None
+
+    def _new_job(self, order: Order) -> Job:
+        now_ms = self._clock.now_ms()
+        return Job(
+            job_id=new_id(order.id_prefix),
+            customer_id=order.customer_id,
+            mode=order.mode,
+            storefront=order.storefront,
+            admission_key=f"{order.customer_id} {order.mode} {order.idempotency_key}",
+            fingerprint=order.fingerprint,
+            generation=order.generation,
+            sku=order.sku,
+            quantity=order.quantity,
+            running_limit=order.running_limit,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            run_at_ms=now_ms,
+            queue_deadline_ms=now_ms + int(self._timing.queue_deadline_s * 1000),
+            owner=self._ownership.worker_id,
+        )
+
+    async def _accepted(self, job: Job, until_s: float) -> Job | None:
+        """The job of an earlier request once it is accepted, or None if that came to nothing."""
+        pause_s = _LOOK_FIRST_S
+        while job.state is JobState.ADMITTING:
+            here = self._outcomes.get(job.job_id)
+            if here is not None:
+                return await asyncio.shield(here)
+            if self._clock.monotonic_s() + pause_s > until_s:
+                raise errors.unavailable()
+            await self._clock.sleep(pause_s)
+            pause_s = min(_LOOK_LIMIT_S, pause_s * 2)
+            found = await self._store.job(job.job_id)
+            if found is None:
+                return None
+            job = found
+        return self._runner.shown(job.job_id) or job
+
+    async def _admit(self, job: Job, alone: bool) -> Job:
+        outcome = self._outcomes[job.job_id]
+        try:
+            accepted = await self._pay_and_place(job, alone)
+        except ServiceError as error:
+            outcome.set_exception(error)
+            raise
+        except LeaseLostError:
+            # Whoever declared this worker dead undoes the admission.
+            outcome.set_exception(errors.unavailable())
+            self._outcomes.pop(job.job_id, None)
+            raise errors.unavailable() from None
+        except asyncio.CancelledError:
+            outcome.set_exception(errors.unavailable())
+            raise
+        outcome.set_result(accepted)
+        self._outcomes.pop(job.job_id, None)
+        return accepted
+
+    async def _pay_and_place(self, job: Job, alone: bool) -> Job:
+        try:
+            quote = await self._clients.billing.hold(job, int(self._timing.hold_ttl_s * 1000))
+        except ServiceError as error:
+            if error.kind in TRANSIENT:
+                self.undo(job)
+                raise errors.unavailable() from error
+            await self._remove(job)
+            raise
+        try:
+            lease = await self._clients.pool.lease(
+                job,
+                int(self._timing.lease_ttl_s * 1000),
+                wait_behind_others=await self._must_wait(job, alone),
+            )
+        except ServiceError as error:
+            incapable = error.reason == "NO_CAPABLE_ACCOUNT"
+            if error.kind in TRANSIENT and not incapable:
+                self.undo(job)
+                raise errors.unavailable() from error
+            await self._give_back(job)
+            if incapable:
+                raise errors.provider_unavailable() from error
+            raise
+        paid = {"quoted_millis": quote.amount_millis, "price_version": quote.price_version}
+        now_ms = self._clock.now_ms()
+        if isinstance(lease, Granted):
+            allowance_ms = self._timing.run_allowance_ms(job.generation.kind)
+            leased = rules.leased(job, lease.account_id, allowance_ms, now_ms, **paid)
+            accepted = await self._commits.commit(job, leased)
+            self._runner.start(accepted)
+        else:
+            accepted = await self._commits.commit(job, rules.moved(job, JobState.QUEUED, now_ms, **paid))
+            self._dispatcher.enqueue(accepted)
+        return accepted
+
+    async def _must_wait(self, job: Job, alone: bool) -> bool:
+        """Whether others wait for the same accounts, or the customer has as much running as it may."""
+        if self._dispatcher.room.waits(class_of(job)):
+            return True
+        if alone:
+            # The admission has just found room for one, and whoever came later counts this one.
+            return False
+        customer = (job.customer_id, job.mode)
+        spoken_for = self._dispatcher.reservations.of(customer)
+        load = await self._store.load(customer)
+        return load.running + spoken_for > job.running_limit
+
+    async def _give_back(self, job: Job) -> None:
+        """Refused by the pool: the hold goes back before the answer, or in the background if billing is silent."""
+        try:
+            await self._clients.billing.release(job.job_id, job.customer_id, job.mode)
+        except ServiceError:
+            self.undo(job)
+            return
+        await self._remove(job)
+
+    async def _remove(self, job: Job) -> None:
+        try:
+            await self._commits.remove(job)
+        except LeaseLostError:
+            log.warning("admission.lease_lost", extra={"job_id": job.job_id})
+        self._outcomes.pop(job.job_id, None)
+
+    async def _undo(self, job: Job) -> None:
+        failures = 0
+        while not await self._released(job):
+            await self._clock.sleep(schedule.backoff_s(failures, random.random(), 5.0))  # noqa: S311 - jitter
+            failures += 1
+        await self._remove(job)
+
+    async def _released(self, job: Job) -> bool:
+        try:
+            await self._clients.pool.release_lease(job.next_attempt_id)
+            await self._clients.billing.release(job.job_id, job.customer_id, job.mode)
+        except ServiceError as error:
+            if error.kind in TRANSIENT:
+                return False
+            log.exception("admission.undo_refused", extra={"job_id": job.job_id, "reason": error.reason})
+        return True

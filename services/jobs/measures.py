@@ -1,0 +1,33 @@
+"""The jobs service in numbers."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ADMISSIONS = Counter("atelier_jobs_admissions_total", "Create requests, by how they ended.", ["result"])
+FINISHED = Counter(
+    "atelier_jobs_finished_total",
+    "Jobs that ended, by kind, state and failure.",
+    ["kind", "state", "failure"],
+)
+DURATION_SECONDS = Histogram(
+    "atelier_jobs_duration_seconds",
+    "Seconds from a job's creation to its end.",
+    ["kind"],
+    buckets=(1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600),
+)
+OWNED = Gauge("atelier_jobs_owned", "Unfinished jobs that this process owns, by state.", ["state"])
+OLDEST_QUEUED_SECONDS = Gauge("atelier_jobs_oldest_queued_seconds", "Age of the oldest job that waits here.")
+POLL_LAG_SECONDS = Histogram(
+    "atelier_jobs_poll_lag_seconds",
+    "How much later than planned a job was looked at.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+LEASES_LOST = Counter("atelier_jobs_epoch_losses_total", "Jobs dropped because another worker owns them.")
+DECLARED_DEAD = Counter(
+    "atelier_jobs_declared_dead_total", "Times this process was declared dead by another."
+)
+CLAIMED = Counter("atelier_jobs_claimed_total", "Unowned jobs that this process took over.")
+RECONCILE_FINDINGS = Gauge(
+    "atelier_jobs_reconcile_findings", "What the last reconciliation found amiss, by kind.", ["finding"]
+)

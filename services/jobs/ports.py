@@ -1,0 +1,91 @@
+"""What the engine needs of others: billing, the provider pool, and its own store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.jobs.answers import AttemptStatus, Busy, Granted
+from services.jobs.job import Job, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What billing holds for a job."""
+
+    amount_millis: int
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """A hold that has not ended, as billing lists it."""
+
+    job_id: str
+    customer_id: str
+    mode: str
+    amount_millis: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    """A lease that has not ended, as the pool lists it."""
+
+    attempt_id: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Slots that may be free for one class of jobs."""
+
+    mode: str
+    model: str
+    free_slots: int
+
+
+class Billing(Protocol):
+    """Every call is repeatable under the job's id, and raises ServiceError."""
+
+    async def hold(self, job: Job, ttl_ms: int) -> Quote: ...
+
+    async def capture(self, job: Job, amount_millis: int) -> int:
+        """Returns what was charged: less than asked for where the hold had expired and the wallet was empty."""
+        ...
+
+    async def release(self, job_id: str, customer_id: str, mode: str) -> None: ...
+
+    async def extend_holds(self, job_ids: Sequence[str], ttl_ms: int) -> list[str]:
+        """Returns the jobs whose hold is not open."""
+        ...
+
+    async def list_open_holds(self, created_before_ms: int, after_job_id: str) -> list[OpenHold]: ...
+
+
+class Pool(Protocol):
+    """Every call is repeatable under the attempt's id, and raises ServiceError."""
+
+    async def lease(self, job: Job, ttl_ms: int, *, wait_behind_others: bool) -> Granted | Busy:
+        """Asks for the job's next attempt."""
+        ...
+
+    async def release_lease(self, attempt_id: str) -> None: ...
+
+    async def renew_leases(self, attempt_ids: Sequence[str], ttl_ms: int) -> list[str]:
+        """Returns the attempts whose lease is not open."""
+        ...
+
+    async def submit(self, job: Job) -> AttemptStatus: ...
+
+    async def poll(self, attempt_id: str, max_age_ms: int) -> tuple[AttemptStatus, int]:
+        """Where the attempt stands, and when the provider said so (ms since the epoch)."""
+        ...
+
+    async def resolve_unknown(self, attempt_id: str) -> AttemptStatus: ...
+
+    async def collect(self, job: Job) -> tuple[Output, ...]: ...
+
+    async def list_leases(self, created_before_ms: int, after_attempt_id: str) -> list[OpenLease]: ...
+
+    def watch_capacity(self) -> AsyncIterator[list[Room]]: ...

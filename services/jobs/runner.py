@@ -1,0 +1,327 @@
+"""Runs the jobs that this worker owns: one task while a job does something, one timer while it waits.
+
+A poll is never a database event. What is in memory here is a copy of the row plus what the provider said last;
+losing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from services.chassis.clock import Clock
+from services.jobs import job as rules
+from services.jobs import measures, schedule
+from services.jobs.answers import AttemptStatus
+from services.jobs.changes import Changes
+from services.jobs.commits import Commits
+from services.jobs.dispatcher import Dispatcher
+from services.jobs.errors import LeaseLostError
+from services.jobs.job import Job, JobState
+from services.jobs.ownership import Ownership
+from services.jobs.returns import Returns
+from services.jobs.schedule import Timing
+from services.jobs.steps import Clients, Heard, Move, Outcome, View, Wait, after_poll, step
+
+log = logging.getLogger(__name__)
+
+
+class Active:
+    """A job beyond the waiting room."""
+
+    __slots__ = (
+        "answered_at_ms",
+        "due_s",
+        "failures",
+        "job",
+        "polls",
+        "progress",
+        "saved_s",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, job: Job, started_s: float) -> None:
+        self.job = job
+        self.progress = job.progress
+        self.answered_at_ms = 0
+        self.saved_s = started_s
+        self.failures = 0
+        self.polls = 0
+        self.due_s = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Runner:
+    """Drives every active job of this worker from step to step."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        commits: Commits,
+        dispatcher: Dispatcher,
+        returns: Returns,
+        ownership: Ownership,
+        changes: Changes,
+        clock: Clock,
+        timing: Timing,
+    ) -> None:
+        self._clients = clients
+        self._commits = commits
+        self._dispatcher = dispatcher
+        self._returns = returns
+        self._ownership = ownership
+        self._changes = changes
+        self._clock = clock
+        self._timing = timing
+        self._undo: Callable[[Job], None] = lambda job: None
+        self._active: dict[str, Active] = {}
+        self._resting: dict[str, asyncio.TimerHandle] = {}
+        self._states: Counter[JobState] = Counter()
+        self._leaving = False
+
+    def undoes(self, undo: Callable[[Job], None]) -> None:
+        """What is done with an admission that its worker did not live to answer."""
+        self._undo = undo
+
+    def adopt(self, jobs: list[Job]) -> None:
+        """Takes over jobs that were just claimed."""
+        for job in jobs:
+            if job.state is JobState.ADMITTING:
+                self._undo(job)
+            elif job.state is JobState.QUEUED:
+                self._line_up(job, front=job.attempt_number > 0)
+            else:
+                # Thousands that are claimed together are not all asked about in the same moment.
+                spread_s = _chance() * self._timing.poll_interval_s if job.state is JobState.RUNNING else 0.0
+                self._begin(job, spread_s)
+
+    def start(self, job: Job) -> None:
+        """Drives a committed job from the state it is in."""
+        self._begin(job, 0.0)
+
+    def _begin(self, job: Job, delay_s: float) -> None:
+        if job.job_id in self._active:
+            return
+        active = self._active[job.job_id] = Active(job, self._clock.monotonic_s())
+        self._states[job.state] += 1
+        if delay_s > 0:
+            self._after(active, delay_s)
+        else:
+            self._go(active)
+
+    def knows(self, job_id: str) -> bool:
+        """Whether the job is active here, or rests before its next attempt."""
+        return job_id in self._active or job_id in self._resting
+
+    def jobs(self) -> list[Job]:
+        """The active jobs, as committed."""
+        return [active.job for active in self._active.values()]
+
+    def shown(self, job_id: str) -> Job | None:
+        """The job as it is to be shown, with progress that is not in the row yet; None if it is not active here."""
+        active = self._active.get(job_id)
+        if active is None:
+            return None
+        job = active.job
+        return job if active.progress <= job.progress else replace(job, progress=active.progress)
+
+    def answered_at_ms(self, job_id: str) -> int:
+        """When the provider was last heard about this job; 0 if never, or if it is not active here."""
+        active = self._active.get(job_id)
+        return 0 if active is None else active.answered_at_ms
+
+    def heard(self, job_id: str, attempt_id: str, status: AttemptStatus, answered_at_ms: int) -> None:
+        """Somebody else asked the provider about a job of ours: what it said counts as a poll."""
+        active = self._active.get(job_id)
+        if active is None or active.task is not None or self._leaving:
+            return
+        if active.job.state is not JobState.RUNNING or active.job.attempt_id != attempt_id:
+            return
+        outcome = after_poll(self._view(active), status, answered_at_ms)
+        if isinstance(outcome, Heard):
+            active.answered_at_ms = max(active.answered_at_ms, answered_at_ms)
+            self._note_progress(active, outcome)
+        else:
+            self._go(active, outcome)
+
+    def drop_all(self) -> None:
+        """Forgets every job at once: somebody else owns them."""
+        self._wake_nobody()
+        for active in list(self._active.values()):
+            self._forget(active)
+            if active.task is not None:
+                active.task.cancel()
+
+    async def stop(self, patience_s: float) -> None:
+        """Begins no further step, lets those under way end for `patience_s`, then cancels them."""
+        self._leaving = True
+        self._wake_nobody()
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        for active in self._active.values():
+            if active.timer is not None:
+                active.timer.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def measure(self) -> None:
+        """Refreshes the gauges."""
+        for state in JobState:
+            count = len(self._dispatcher.room) if state is JobState.QUEUED else self._states[state]
+            measures.OWNED.labels(state.value).set(count)
+
+    # One job.
+
+    def _go(self, active: Active, known: Outcome | None = None) -> None:
+        if active.timer is not None:
+            active.timer.cancel()
+            active.timer = None
+        # An empty context: the job belongs to no one request and to no one's deadline.
+        active.task = asyncio.create_task(
+            self._run(active, known), name=active.job.job_id, context=contextvars.Context()
+        )
+
+    def _after(self, active: Active, delay_s: float) -> None:
+        if self._leaving or self._active.get(active.job.job_id) is not active:
+            return
+        loop = asyncio.get_running_loop()
+        active.due_s = loop.time() + delay_s
+        active.timer = loop.call_at(active.due_s, self._due, active)
+
+    def _due(self, active: Active) -> None:
+        measures.POLL_LAG_SECONDS.observe(max(0.0, asyncio.get_running_loop().time() - active.due_s))
+        active.timer = None
+        self._go(active)
+
+    async def _run(self, active: Active, known: Outcome | None) -> None:
+        delay_s: float | None
+        try:
+            delay_s = await self._advance(active, known)
+        except LeaseLostError:
+            log.warning("job.lease_lost", extra={"job_id": active.job.job_id})
+            measures.LEASES_LOST.inc()
+            self._forget(active)
+            delay_s = None
+        except Exception:
+            # A bug must not end a job that nobody else would take up; its deadline still does.
+            log.exception("job.step_failed", extra={"job_id": active.job.job_id, "state": active.job.state})
+            active.failures += 1
+            delay_s = schedule.backoff_s(active.failures, _chance())
+        finally:
+            active.task = None
+        if delay_s is not None:
+            self._after(active, delay_s)
+
+    async def _advance(self, active: Active, known: Outcome | None) -> float | None:
+        """Steps until the job waits; returns for how long, or None when it is not active any more."""
+        while True:
+            await self._ownership.permission()
+            outcome = known or await step(self._view(active), self._clients)
+            known = None
+            if isinstance(outcome, Wait):
+                active.failures += 1
+                return outcome.delay_s
+            if isinstance(outcome, Heard):
+                return await self._keep(active, outcome)
+            if not await self._move(active, outcome):
+                return None
+            if outcome.wait_s > 0:
+                return outcome.wait_s
+            if self._leaving:
+                return None
+
+    def _view(self, active: Active) -> View:
+        # The step after a poll writes the progress that was only in memory until then.
+        job = active.job
+        if active.progress > job.progress:
+            job = replace(job, progress=active.progress)
+        return View(job, self._clock.now_ms(), active.failures, active.polls, _chance(), self._timing)
+
+    async def _move(self, active: Active, move: Move) -> bool:
+        """Commits; False when the job has left this place."""
+        before, after = active.job, self._parked(move.after)
+        after = await self._commits.commit(before, after)
+        self._states[before.state] -= 1
+        self._states[after.state] += 1
+        active.job = after
+        active.failures = active.polls = 0
+        active.progress = after.progress
+        if after.state is JobState.RUNNING:
+            # Only the provider's word leads here.
+            active.answered_at_ms = after.updated_at_ms
+        if after.ended:
+            self._forget(active)
+            self._returns.give_back(after.attempt_id)
+            self._dispatcher.eased((after.customer_id, after.mode))
+            return False
+        if after.state is JobState.QUEUED:
+            self._forget(active)
+            await self._returns.give_back_now(before.attempt_id)
+            if after.owner is not None:
+                self._line_up(after, front=True)
+            return False
+        return True
+
+    def _parked(self, job: Job) -> Job:
+        """A long wait is nobody's: the row remembers when it is over."""
+        long = job.run_at_ms - self._clock.now_ms() > self._timing.park_after_s * 1000
+        return rules.released(job) if job.state is JobState.QUEUED and long else job
+
+    def _line_up(self, job: Job, *, front: bool) -> None:
+        wait_s = (job.run_at_ms - self._clock.now_ms()) / 1000
+        if wait_s > 0:
+            loop = asyncio.get_running_loop()
+            self._resting[job.job_id] = loop.call_later(wait_s, self._rested, job)
+        elif front and job.attempt_number > 0:
+            self._dispatcher.offer_at_once(job)
+        else:
+            self._dispatcher.enqueue(job)
+
+    def _rested(self, job: Job) -> None:
+        del self._resting[job.job_id]
+        self._dispatcher.offer_at_once(job)
+
+    def _wake_nobody(self) -> None:
+        for timer in self._resting.values():
+            timer.cancel()
+        self._resting.clear()
+
+    async def _keep(self, active: Active, heard: Heard) -> float:
+        active.failures = 0
+        active.polls += 1
+        active.answered_at_ms = max(active.answered_at_ms, heard.answered_at_ms)
+        self._note_progress(active, heard)
+        now_s = self._clock.monotonic_s()
+        grown = active.progress > active.job.progress and now_s - active.saved_s >= self._timing.progress_s
+        # An answer is a step done: written once after a claim, so that restarts do not make a long job look poisonous.
+        if grown or active.job.idle_claims:
+            active.saved_s = now_s
+            after = rules.touched(active.job, self._clock.now_ms(), progress=active.progress)
+            active.job = await self._commits.commit(active.job, after)
+        return min(heard.delay_s, max(0.0, (active.job.run_deadline_ms - self._clock.now_ms()) / 1000) + 0.01)
+
+    def _note_progress(self, active: Active, heard: Heard) -> None:
+        if heard.progress > active.progress:
+            active.progress = heard.progress
+            self._changes.publish(active.job.job_id)
+
+    def _forget(self, active: Active) -> None:
+        if active.timer is not None:
+            active.timer.cancel()
+            active.timer = None
+        if self._active.get(active.job.job_id) is active:
+            del self._active[active.job.job_id]
+            self._states[active.job.state] -= 1
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - jitter, not a secret

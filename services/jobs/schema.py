@@ -1,0 +1,129 @@
+"""The tables of jobs, on both engines. Migrations must lead to exactly this; a test compares them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("storefront", Text, nullable=False),
+    # Customer, mode and idempotency key in one text, so that a batch looks its keys up with one list.
+    Column("admission_key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("kind", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    # What is to be made, as JSON; it never changes.
+    Column("generation", Text, nullable=False),
+    Column("sku", Text, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("running_limit", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("queue_deadline_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stage", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("event_count", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("epoch", BigInteger, nullable=False),
+    Column("idle_claims", BigInteger, nullable=False),
+    Column("run_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger, nullable=False),
+    Column("run_deadline_ms", BigInteger, nullable=False),
+    Column("price_version", Text, nullable=False),
+    Column("quoted_millis", BigInteger, nullable=False),
+    Column("attempt_number", BigInteger, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("avoid_account_ids", Text, nullable=False),
+    Column("progress", BigInteger, nullable=False),
+    Column("failure", BigInteger, nullable=False),
+    Column("failure_detail", Text, nullable=False),
+    Column("settlement", Text, nullable=False),
+    Column("settle_millis", BigInteger, nullable=False),
+    Column("outputs", Text, nullable=False),
+    Column("charged_millis", BigInteger, nullable=False),
+    Column("refunded_millis", BigInteger, nullable=False),
+    Column("media_expires_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("admission_key"),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint(
+        "(state IN ('completed', 'failed', 'canceled')) = (ended_at_ms > 0)", name="ended_has_time"
+    ),
+    CheckConstraint("ended_at_ms = 0 OR owner IS NULL", name="ended_has_no_owner"),
+    CheckConstraint(
+        "charged_millis >= 0 AND refunded_millis >= 0 AND quoted_millis >= 0", name="amounts_not_negative"
+    ),
+    Index(None, "customer_id", "job_id"),
+)
+
+# Only unfinished jobs are in these two, however many have ever been.
+Index(
+    "ix_jobs_claimable",
+    JOBS.c.run_at_ms,
+    sqlite_where=JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0),
+    postgresql_where=JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0),
+)
+Index(
+    "ix_jobs_owned",
+    JOBS.c.owner,
+    sqlite_where=JOBS.c.owner.is_not(None),
+    postgresql_where=JOBS.c.owner.is_not(None),
+)
+
+# One row a process; its absence is the proof that the process may write nothing any more.
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("worker_id", Text, primary_key=True),
+    Column("address", Text, nullable=False),
+    # By the database's clock.
+    Column("seen_at_ms", BigInteger, nullable=False),
+    Column("draining", Boolean, nullable=False),
+)
+
+JOB_EVENTS = Table(
+    "job_events",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("worker_id", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+# What a customer has at once, and what it has had so far; changed with the jobs, in the same transaction.
+CUSTOMER_LOAD = Table(
+    "customer_load",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    Column("waiting", BigInteger, nullable=False),
+    Column("running", BigInteger, nullable=False),
+    Column("completed_jobs", BigInteger, nullable=False),
+    Column("failed_jobs", BigInteger, nullable=False),
+    Column("charged_millis", BigInteger, nullable=False),
+)

@@ -1,0 +1,142 @@
+"""What the jobs service reads from its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.chassis.settings import Secret, decimal_number, host_and_port, one_of, setting, whole_number
+from services.jobs.schedule import Timing
+
+_DAY_S = 24 * 3600
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+_seconds = decimal_number(0.01, 366 * _DAY_S)
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """What an offline command needs."""
+
+    # May hold a password.
+    database_url: Secret = setting(
+        "ATELIER_JOBS_DATABASE_URL",
+        default=Secret("sqlite:///var/jobs.db"),
+        help="sqlite:///path or postgresql://user@host/database",
+        parse=Secret,
+    )
+    log_level: str = setting(
+        "ATELIER_JOBS_LOG_LEVEL",
+        default="info",
+        help="debug, info, warning or error",
+        parse=one_of("debug", "info", "warning", "error"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(StorageSettings):
+    """Defaults are production's; the waits are settings so that tests need not sit them out."""
+
+    billing_address: str = setting(
+        "ATELIER_JOBS_BILLING_ADDRESS", help="host:port of the billing service", parse=host_and_port
+    )
+    pool_address: str = setting(
+        "ATELIER_JOBS_POOL_ADDRESS", help="host:port of the provider pool", parse=host_and_port
+    )
+    grpc_listen: str = setting(
+        "ATELIER_JOBS_GRPC_LISTEN", default="127.0.0.1:7002", help="where gRPC is served", parse=host_and_port
+    )
+    operations_listen: str = setting(
+        "ATELIER_JOBS_OPERATIONS_LISTEN",
+        default="127.0.0.1:0",
+        help="where /healthz, /readyz and /metrics are served",
+        parse=host_and_port,
+    )
+    worker_ttl_ms: int = setting(
+        "ATELIER_JOBS_WORKER_TTL_MS",
+        default=15_000,
+        help="after so long without a heartbeat a worker is declared dead",
+        parse=whole_number(200, 600_000),
+    )
+    poll_interval_ms: int = setting(
+        "ATELIER_JOBS_POLL_INTERVAL_MS",
+        default=1_000,
+        help="the first wait between polls of a job where the provider gives no hint",
+        parse=whole_number(5, 60_000),
+    )
+    queue_deadline_s: float = setting(
+        "ATELIER_JOBS_QUEUE_DEADLINE_S",
+        default=1800,
+        help="how long a job may wait for an account",
+        parse=_seconds,
+    )
+    image_deadline_s: float = setting(
+        "ATELIER_JOBS_IMAGE_DEADLINE_S",
+        default=300,
+        help="how long an image may take from its first lease",
+        parse=_seconds,
+    )
+    video_deadline_s: float = setting(
+        "ATELIER_JOBS_VIDEO_DEADLINE_S",
+        default=1800,
+        help="how long a video may take from its first lease",
+        parse=_seconds,
+    )
+    other_deadline_s: float = setting(
+        "ATELIER_JOBS_OTHER_DEADLINE_S", default=600, help="how long any other kind may take", parse=_seconds
+    )
+    sync_interval_s: float = setting(
+        "ATELIER_JOBS_SYNC_INTERVAL_S", default=2, help="how old a synchronised status may be", parse=_seconds
+    )
+    stale_after_s: float = setting(
+        "ATELIER_JOBS_STALE_AFTER_S",
+        default=60,
+        help="how old a status may be while the provider is silent",
+        parse=_seconds,
+    )
+    renewal_s: float = setting(
+        "ATELIER_JOBS_RENEWAL_S",
+        default=180,
+        help="how often holds and leases are renewed; they live 15 minutes",
+        parse=_seconds,
+    )
+    reconcile_s: float = setting(
+        "ATELIER_JOBS_RECONCILE_S",
+        default=60,
+        help="how often jobs, holds and leases are compared",
+        parse=_seconds,
+    )
+    reconcile_age_s: float = setting(
+        "ATELIER_JOBS_RECONCILE_AGE_S", default=120, help="what is younger is not compared", parse=_seconds
+    )
+    dispatch_s: float = setting(
+        "ATELIER_JOBS_DISPATCH_S",
+        default=5,
+        help="how often waiting jobs are offered without an announcement",
+        parse=_seconds,
+    )
+    media_retention_s: float = setting(
+        "ATELIER_JOBS_MEDIA_RETENTION_S",
+        default=30 * _DAY_S,
+        help="how long outputs stay in the store",
+        parse=_seconds,
+    )
+
+    def timing(self) -> Timing:
+        """The waits, as the engine takes them."""
+        return Timing(
+            worker_ttl_s=self.worker_ttl_ms / 1000,
+            poll_interval_s=self.poll_interval_ms / 1000,
+            queue_deadline_s=self.queue_deadline_s,
+            image_deadline_s=self.image_deadline_s,
+            video_deadline_s=self.video_deadline_s,
+            other_deadline_s=self.other_deadline_s,
+            sync_interval_s=self.sync_interval_s,
+            stale_after_s=self.stale_after_s,
+            renewal_s=self.renewal_s,
+            reconcile_s=self.reconcile_s,
+            reconcile_age_s=self.reconcile_age_s,
+            dispatch_s=self.dispatch_s,
+            media_retention_s=self.media_retention_s,
+        )

@@ -1,0 +1,124 @@
+"""The jobs' own database. Whatever a caller asks at the same time shares one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from services.chassis.database import Database
+from services.chassis.group_commit import GroupCommit
+from services.chassis.set_statements import database_now_ms
+from services.jobs.job import Job
+from services.jobs.store import admissions, owners, reads, transitions
+from services.jobs.store.admissions import Admission
+from services.jobs.store.gathered import GatheredReads
+from services.jobs.store.load import Customer, Load, mend_loads, read_loads
+from services.jobs.store.reads import Event, JobFilter
+from services.jobs.store.transitions import Transition
+
+__all__ = ["Customer", "Event", "JobFilter", "JobStore", "Load"]
+
+
+class JobStore:
+    """The store as the engine sees it; see the modules beside this one for what each call promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._admissions: GroupCommit[Admission, Job] = GroupCommit(
+            database, admissions.apply_admissions, name="admissions", lane=lambda item: item.job.customer_id
+        )
+        self._transitions: GroupCommit[Transition, Job | None] = GroupCommit(
+            database, transitions.apply_transitions, name="transitions", capacity=100_000
+        )
+        self._jobs = GatheredReads(database, reads.load_jobs, name="job-reads")
+        self._loads = GatheredReads(database, read_loads, name="load-reads")
+
+    @property
+    def sole_owner(self) -> bool:
+        """Whether no other process can have this database open."""
+        return self._database.sole_owner
+
+    async def close(self) -> None:
+        """Finishes what was accepted; the database itself stays open."""
+        await self._admissions.close()
+        await self._transitions.close()
+
+    async def admit(self, job: Job, queued_limit: int) -> Job:
+        """The job of this admission key: `job` itself, or one that was there before it."""
+        return await self._admissions.submit(Admission(job, queued_limit))
+
+    async def commit(self, before: Job, after: Job) -> Job:
+        """Raises LeaseLostError where this worker is not the job's owner any more."""
+        await self._transitions.submit(Transition(before, after))
+        return after
+
+    async def remove(self, job: Job) -> None:
+        """Takes back an admission. Raises LeaseLostError as `commit` does."""
+        await self._transitions.submit(Transition(job, None))
+
+    async def job(self, job_id: str) -> Job | None:
+        """One job; simultaneous askers share a statement."""
+        return await self._jobs.get(job_id)
+
+    async def jobs(self, job_ids: Iterable[str]) -> dict[str, Job]:
+        wanted = list(job_ids)
+        return await self._database.read(lambda connection: reads.load_jobs(connection, wanted))
+
+    async def list_jobs(self, wanted: JobFilter) -> list[Job]:
+        return await self._database.read(lambda connection: reads.list_jobs(connection, wanted))
+
+    async def list_events(self, job_id: str) -> list[Event]:
+        return await self._database.read(lambda connection: reads.list_events(connection, job_id))
+
+    async def load(self, customer: Customer) -> Load:
+        """The counters of one customer; simultaneous askers share a statement."""
+        return await self._loads.get(customer) or Load()
+
+    async def loads(self, customers: Iterable[Customer]) -> dict[Customer, Load]:
+        wanted = list(customers)
+        return await self._database.read(lambda connection: read_loads(connection, wanted))
+
+    async def owned_ids(self, worker_id: str) -> list[str]:
+        return await self._database.read(lambda connection: reads.owned_ids(connection, worker_id))
+
+    async def mend_loads(self, customers: Iterable[Customer]) -> None:
+        wanted = list(customers)
+        await self._database.write(lambda connection: mend_loads(connection, wanted))
+
+    async def load_drift(self) -> dict[Customer, tuple[Load, Load]]:
+        """Customers whose counters differ from their jobs; empty unless there is a bug."""
+        return await self._database.read(reads.load_drift, snapshot=True)
+
+    async def register(self, worker_id: str, address: str) -> None:
+        await self._database.write(
+            lambda connection: owners.register(connection, worker_id, address, database_now_ms())
+        )
+
+    async def beat(self, worker_id: str) -> bool:
+        return await self._database.write(
+            lambda connection: owners.beat(connection, worker_id, database_now_ms())
+        )
+
+    async def reap(self, ttl_ms: int) -> list[str]:
+        return await self._database.write(
+            lambda connection: owners.reap(connection, ttl_ms, database_now_ms())
+        )
+
+    async def take_over(self, worker_id: str) -> list[str]:
+        return await self._database.write(lambda connection: owners.take_over(connection, worker_id))
+
+    async def free_orphans(self) -> int:
+        return await self._database.write(owners.free_orphans)
+
+    async def claim(self, worker_id: str, limit: int, now_ms: int) -> list[Job]:
+        return await self._database.write(
+            lambda connection: owners.claim(connection, worker_id, limit, now_ms)
+        )
+
+    async def hand_over(self, worker_id: str) -> int:
+        return await self._database.write(lambda connection: owners.hand_over(connection, worker_id))
+
+    async def check(self) -> None:
+        """Raises where the database cannot be read."""
+        async with asyncio.timeout(2):
+            await self._database.read(lambda connection: reads.load_jobs(connection, ["none"]))

@@ -1,0 +1,119 @@
+"""What each customer has at once, changed in the very transactions that change its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from services.chassis.set_statements import insert_rows, locked, member_of, update_rows, upsert_rows
+from services.jobs import job as rules
+from services.jobs.job import Job, JobState
+from services.jobs.schema import CUSTOMER_LOAD, JOBS
+
+_COUNTERS = ("waiting", "running", "completed_jobs", "failed_jobs", "charged_millis")
+Customer = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Load:
+    """The counters of one customer in one mode, or changes to them."""
+
+    waiting: int = 0
+    running: int = 0
+    completed_jobs: int = 0
+    failed_jobs: int = 0
+    charged_millis: int = 0
+
+    def count(self, state: JobState, by: int) -> None:
+        """Counts a job that is, or no longer is, in `state`."""
+        which = rules.load(state)
+        if which:
+            setattr(self, which, getattr(self, which) + by)
+
+
+def customer_of(job: Job) -> Customer:
+    return job.customer_id, job.mode
+
+
+class LoadChanges:
+    """The sum of what a batch of transitions changes, written with one statement."""
+
+    def __init__(self) -> None:
+        self._changes: dict[Customer, Load] = {}
+
+    def _of(self, job: Job) -> Load:
+        return self._changes.setdefault(customer_of(job), Load())
+
+    def admitted(self, job: Job) -> None:
+        self._of(job).count(job.state, +1)
+
+    def removed(self, job: Job) -> None:
+        self._of(job).count(job.state, -1)
+
+    def moved(self, before: Job, after: Job) -> None:
+        change = self._of(after)
+        change.count(before.state, -1)
+        change.count(after.state, +1)
+        if after.ended and not before.ended:
+            change.completed_jobs += after.state is JobState.COMPLETED
+            change.failed_jobs += after.state is not JobState.COMPLETED
+            change.charged_millis += after.charged_millis
+
+    def write(self, connection: Connection) -> None:
+        rows = [
+            {"customer_id": customer, "mode": mode} | {name: int(getattr(change, name)) for name in _COUNTERS}
+            for (customer, mode), change in self._changes.items()
+            if change != Load()
+        ]
+        upsert_rows(connection, CUSTOMER_LOAD, key=("customer_id", "mode"), rows=rows, add=_COUNTERS)
+
+
+def read_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Customer, Load]:
+    """The counters of these customers; one without a row has none of anything."""
+    return _loads(connection, set(customers), lock=False)
+
+
+def lock_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Customer, Load]:
+    """The counters of these customers, which nobody else changes until this transaction ends."""
+    wanted = set(customers)
+    empty = dict.fromkeys(_COUNTERS, 0)
+    rows = [{"customer_id": customer, "mode": mode} | empty for customer, mode in sorted(wanted)]
+    insert_rows(connection, CUSTOMER_LOAD, rows, ignore_conflicts=True)
+    return _loads(connection, wanted, lock=True)
+
+
+def _loads(connection: Connection, wanted: set[Customer], *, lock: bool) -> dict[Customer, Load]:
+    table = CUSTOMER_LOAD.c
+    columns = [CUSTOMER_LOAD.c[name] for name in _COUNTERS]
+    ids = sorted({customer for customer, _ in wanted})
+    query = select(table.customer_id, table.mode, *columns).where(member_of(table.customer_id, ids))
+    if lock:
+        query = locked(query, table.customer_id, table.mode)
+    found = {(row[0], row[1]): Load(*row[2:]) for row in connection.execute(query)}
+    return {customer: found.get(customer, Load()) for customer in wanted}
+
+
+def mend_loads(connection: Connection, customers: Iterable[Customer]) -> None:
+    """Sets the counters of these customers to what their jobs say.
+
+    Whoever changes a job of theirs now waits for the lock, and then adds its change to what is written here.
+    """
+    wanted = set(customers)
+    lock_loads(connection, wanted)
+    counted = {customer: Load() for customer in wanted}
+    ids = sorted({customer_id for customer_id, _ in wanted})
+    query = (
+        select(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state, func.count())
+        .where(JOBS.c.ended_at_ms == 0, member_of(JOBS.c.customer_id, ids))
+        .group_by(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state)
+    )
+    for customer_id, mode, state, count in connection.execute(query):
+        if (customer_id, mode) in counted:
+            counted[(customer_id, mode)].count(JobState(state), count)
+    rows = [
+        {"customer_id": customer_id, "mode": mode, "waiting": load.waiting, "running": load.running}
+        for (customer_id, mode), load in counted.items()
+    ]
+    update_rows(connection, CUSTOMER_LOAD, key=("customer_id", "mode"), rows=rows, returning_keys=False)

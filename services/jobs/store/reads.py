@@ -1,0 +1,96 @@
+"""What is read without being changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from services.chassis.set_statements import member_of
+from services.jobs.job import Job, JobState
+from services.jobs.schema import CUSTOMER_LOAD, JOB_EVENTS, JOBS
+from services.jobs.store.load import Customer, Load
+from services.jobs.store.rows import COLUMNS, job_of
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One state that a job has been in."""
+
+    sequence: int
+    epoch: int
+    state: JobState
+    worker_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; empty fields do not restrict."""
+
+    customer_id: str = ""
+    mode: str = ""
+    state: JobState | None = None
+    job_ids: tuple[str, ...] = ()
+    before_job_id: str = ""
+    limit: int = 100
+
+
+def load_jobs(connection: Connection, job_ids: Iterable[str]) -> dict[str, Job]:
+    """The jobs with these ids, `admitting` ones included."""
+    query = select(*COLUMNS).where(member_of(JOBS.c.job_id, sorted(set(job_ids))))
+    return {job.job_id: job for job in map(job_of, connection.execute(query))}
+
+
+def list_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
+    """Accepted jobs, newest first."""
+    query = select(*COLUMNS).where(JOBS.c.state != JobState.ADMITTING.value)
+    if wanted.customer_id:
+        query = query.where(JOBS.c.customer_id == wanted.customer_id)
+    if wanted.mode:
+        query = query.where(JOBS.c.mode == wanted.mode)
+    if wanted.state is not None:
+        query = query.where(JOBS.c.state == wanted.state.value)
+    if wanted.job_ids:
+        query = query.where(member_of(JOBS.c.job_id, wanted.job_ids))
+    if wanted.before_job_id:
+        query = query.where(JOBS.c.job_id < wanted.before_job_id)
+    query = query.order_by(JOBS.c.job_id.desc()).limit(wanted.limit)
+    return [job_of(row) for row in connection.execute(query)]
+
+
+def list_events(connection: Connection, job_id: str) -> list[Event]:
+    """Every state the job has been in, in order."""
+    table = JOB_EVENTS.c
+    query = (
+        select(table.sequence, table.epoch, table.state, table.worker_id, table.at_ms)
+        .where(table.job_id == job_id)
+        .order_by(table.sequence)
+    )
+    return [Event(row[0], row[1], JobState(row[2]), row[3], row[4]) for row in connection.execute(query)]
+
+
+def owned_ids(connection: Connection, worker_id: str) -> list[str]:
+    """The jobs that this worker owns."""
+    return list(connection.scalars(select(JOBS.c.job_id).where(JOBS.c.owner == worker_id)))
+
+
+def load_drift(connection: Connection) -> dict[Customer, tuple[Load, Load]]:
+    """Customers whose counters do not equal their jobs: (counted, stored). Read it in one snapshot."""
+    counted: dict[Customer, Load] = {}
+    unfinished = (JOBS.c.owner.is_not(None), JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0))
+    for part in unfinished:
+        grouped = (
+            select(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state, func.count())
+            .where(part)
+            .group_by(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state)
+        )
+        for customer_id, mode, state, count in connection.execute(grouped):
+            counted.setdefault((customer_id, mode), Load()).count(JobState(state), count)
+    table = CUSTOMER_LOAD.c
+    rows = connection.execute(select(table.customer_id, table.mode, table.waiting, table.running))
+    stored = {(row[0], row[1]): Load(row[2], row[3]) for row in rows}
+    customers = counted.keys() | stored.keys()
+    pairs = {name: (counted.get(name, Load()), stored.get(name, Load())) for name in customers}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,83 @@
+"""A job as a row: what each field is called and how it is spelled in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Row
+
+from services.jobs.job import FailureReason, Generation, Job, JobState, Output, Settlement, Stage
+from services.jobs.schema import JOBS
+
+# What never changes after the job was accepted; everything else is written by every transition.
+_FIXED: Final = frozenset(
+    {
+        "job_id",
+        "customer_id",
+        "mode",
+        "storefront",
+        "admission_key",
+        "fingerprint",
+        "kind",
+        "model",
+        "generation",
+        "sku",
+        "quantity",
+        "running_limit",
+        "created_at_ms",
+        "queue_deadline_ms",
+    }
+)
+_NAMES: Final = tuple(column.name for column in JOBS.columns)
+_PLAIN_FIXED: Final = tuple(n for n in _NAMES if n in _FIXED and n not in {"kind", "model", "generation"})
+_SPELLED: Final = frozenset({"avoid_account_ids", "outputs", "state", "stage", "failure", "settlement"})
+_PLAIN_CHANGING: Final = tuple(n for n in _NAMES if n not in _FIXED and n not in _SPELLED)
+# The columns of a Job's own fields: kind and model are inside its generation.
+COLUMNS: Final = tuple(column for column in JOBS.columns if column.name not in {"kind", "model"})
+_FIELDS: Final = tuple(column.name for column in COLUMNS)
+
+_generation = msgspec.json.Decoder(Generation)
+_outputs = msgspec.json.Decoder(tuple[Output, ...])
+_account_ids = msgspec.json.Decoder(tuple[str, ...])
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def changing_columns(job: Job) -> dict[str, Any]:
+    """The columns that a transition writes, with the job's key."""
+    row = {name: getattr(job, name) for name in _PLAIN_CHANGING}
+    row["job_id"] = job.job_id
+    row["state"] = job.state.value
+    row["stage"] = int(job.stage)
+    row["failure"] = int(job.failure)
+    row["settlement"] = job.settlement.value
+    row["avoid_account_ids"] = _text(job.avoid_account_ids)
+    row["outputs"] = _text(job.outputs)
+    return row
+
+
+def all_columns(job: Job) -> dict[str, Any]:
+    """The whole row of a new job."""
+    row = changing_columns(job)
+    row.update({name: getattr(job, name) for name in _PLAIN_FIXED})
+    row["kind"] = int(job.generation.kind)
+    row["model"] = job.generation.model
+    row["generation"] = _text(job.generation)
+    return row
+
+
+def job_of(row: Row[Any] | Sequence[Any]) -> Job:
+    """The job of a row that was selected with COLUMNS."""
+    fields = dict(zip(_FIELDS, row, strict=True))
+    fields["generation"] = _generation.decode(fields["generation"])
+    fields["outputs"] = _outputs.decode(fields["outputs"])
+    fields["avoid_account_ids"] = _account_ids.decode(fields["avoid_account_ids"])
+    fields["state"] = JobState(fields["state"])
+    fields["stage"] = Stage(fields["stage"])
+    fields["failure"] = FailureReason(fields["failure"])
+    fields["settlement"] = Settlement(fields["settlement"])
+    return Job(**fields)

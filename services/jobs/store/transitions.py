@@ -1,0 +1,114 @@
+"""Every later write of a job's life: many jobs at once, each under its fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from services.chassis.set_statements import insert_rows, locked, member_of, update_rows
+from services.jobs.errors import LeaseLostError
+from services.jobs.job import Job, JobState
+from services.jobs.schema import JOB_EVENTS, JOBS
+from services.jobs.store.load import LoadChanges
+from services.jobs.store.rows import changing_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change that the owner of `before` wants: `after`, or the removal of the row."""
+
+    before: Job
+    after: Job | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    owner: str | None
+    epoch: int
+    version: int
+
+
+def apply_transitions(connection: Connection, items: Sequence[Transition]) -> list[Job | Exception | None]:
+    """For each item what is now in the row, or LeaseLostError where somebody else owns the job.
+
+    The fence is owner, epoch and version. A change that is there already (its COMMIT went through, its answer was
+    lost) is answered like a new one and leaves nothing behind a second time.
+    """
+    fences = _lock_fences(connection, sorted({item.before.job_id for item in items}))
+    batch = _Batch()
+    results: list[Job | Exception | None] = []
+    for item in items:
+        job_id = item.before.job_id
+        if _landed(item, fences.get(job_id)):
+            results.append(item.after)
+        elif fences.get(job_id) != _Fence(item.before.owner, item.before.epoch, item.before.version):
+            results.append(LeaseLostError(job_id))
+        else:
+            batch.add(item)
+            if item.after is None:
+                del fences[job_id]
+            else:
+                fences[job_id] = _Fence(item.after.owner, item.after.epoch, item.after.version)
+            results.append(item.after)
+    batch.write(connection)
+    return results
+
+
+def _lock_fences(connection: Connection, job_ids: list[str]) -> dict[str, _Fence]:
+    table = JOBS.c
+    query = select(table.job_id, table.owner, table.epoch, table.version).where(
+        member_of(table.job_id, job_ids)
+    )
+    return {row[0]: _Fence(*row[1:]) for row in connection.execute(locked(query, table.job_id))}
+
+
+def _landed(item: Transition, fence: _Fence | None) -> bool:
+    if item.after is None or fence is None:
+        return item.after is None and fence is None
+    return fence == _Fence(item.after.owner, item.after.epoch, item.after.version)
+
+
+class _Batch:
+    def __init__(self) -> None:
+        self._updates: dict[str, dict[str, Any]] = {}
+        self._removed: list[str] = []
+        self._events: list[dict[str, Any]] = []
+        self._loads = LoadChanges()
+
+    def add(self, item: Transition) -> None:
+        before, after = item.before, item.after
+        if after is None:
+            self._removed.append(before.job_id)
+            self._loads.removed(before)
+            return
+        self._updates[after.job_id] = changing_columns(after)
+        self._loads.moved(before, after)
+        if before.state is JobState.ADMITTING:
+            # What was never accepted leaves no trace, so the first event is written with the second.
+            self._events.append(_event(before, before.owner, sequence=before.event_count))
+        if after.event_count > before.event_count:
+            self._events.append(_event(after, before.owner, sequence=after.event_count))
+
+    def write(self, connection: Connection) -> None:
+        """The end of a job is in here: whatever must be true together with it belongs in this transaction."""
+        update_rows(
+            connection, JOBS, key=("job_id",), rows=list(self._updates.values()), returning_keys=False
+        )
+        if self._removed:
+            connection.execute(delete(JOBS).where(member_of(JOBS.c.job_id, self._removed)))
+        insert_rows(connection, JOB_EVENTS, self._events)
+        self._loads.write(connection)
+
+
+def _event(job: Job, worker_id: str | None, *, sequence: int) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "sequence": sequence,
+        "epoch": job.epoch,
+        "state": job.state.value,
+        "worker_id": worker_id or "",
+        "at_ms": job.updated_at_ms,
+    }
