@@ -359,7 +359,7 @@ class FakePool(_Faults):
             height=64,
         )
         self.leave("Collect")
-        return pool.CollectResponse(outputs=[output])
+        return pool.CollectResponse(retention_ms=3_600_000, outputs=[output])
 
     async def ListLeases(self, request: pool.ListLeasesRequest, context: Any) -> pool.ListLeasesResponse:
         await self.enter("ListLeases")

@@ -25,7 +25,7 @@ _VARIABLES = {
 }
 
 
-class Unreachable(Exception):  # noqa: N818 - it reads as what it says
+class Unreachable(Exception):
     """Nothing says where the services are."""
 
 

@@ -7,7 +7,7 @@ import re
 import time
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final
 
@@ -29,11 +29,14 @@ class CallContext:
     request_id: names the call in every log line; empty outside of any call.
     deadline_s: the `time.monotonic()` instant after which nobody waits for the answer; None = no deadline.
     traceparent: the W3C trace context as received, or empty.
+    fence: the epoch under which the caller owns what the call is about; 0 = none. For the record: an effect key
+    never holds it, or a repeat by the next owner would be another effect.
     """
 
     request_id: str
     deadline_s: float | None
     traceparent: str
+    fence: int = 0
 
 
 _OUTSIDE: Final = CallContext(request_id="", deadline_s=None, traceparent="")
@@ -69,7 +72,7 @@ def entered(context: CallContext) -> AbstractContextManager[CallContext]:
     return _Entered(context)
 
 
-def received(request_id: str, traceparent: str, timeout_s: float | None) -> CallContext:
+def received(request_id: str, traceparent: str, timeout_s: float | None, fence: int = 0) -> CallContext:
     """The context of a call that just arrived.
 
     A missing or odd request id is replaced by a new one, an odd traceparent is dropped.
@@ -78,7 +81,13 @@ def received(request_id: str, traceparent: str, timeout_s: float | None) -> Call
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) else new_id("req"),
         deadline_s=None if timeout_s is None else time.monotonic() + timeout_s,
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+        fence=fence,
     )
+
+
+def fenced(fence: int) -> AbstractContextManager[CallContext]:
+    """Calls made inside of the `with` say under which epoch their maker owns what they are about."""
+    return _Entered(replace(_CURRENT.get(), fence=fence))
 
 
 def remaining_s(default: float) -> float:

@@ -262,6 +262,7 @@ class Coalescer(Generic[BatchT, ResponseT]):
             request=payload,
             request_id=context.request_id,
             traceparent=context.traceparent,
+            fence=context.fence,
         )
         return _Pending(self._sequence, lane, item, len(payload), repeatable)
 

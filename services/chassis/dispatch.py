@@ -53,6 +53,8 @@ class Item(Protocol):
     @property
     def traceparent(self) -> str: ...
     @property
+    def fence(self) -> int: ...
+    @property
     def cancel(self) -> bool: ...
 
 
@@ -270,7 +272,7 @@ class _Stream(Generic[B, R]):
 
     def _start(self, sequence: int, handler: Handler[Any], item: Item) -> None:
         timeout_s = min(item.timeout_ms / 1000, _TIMEOUT_LIMIT_S) or _DEFAULT_TIMEOUT_S
-        context = call_context.received(item.request_id, item.traceparent, timeout_s)
+        context = call_context.received(item.request_id, item.traceparent, timeout_s, item.fence)
         task = self._loop.create_task(self._serve(handler, item, context))
         running = self._running[sequence] = _Running(item.method, task)
         running.timer = self._loop.call_later(timeout_s, running.expire)

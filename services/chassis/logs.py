@@ -36,9 +36,11 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        request_id = call_context.current().request_id
-        if request_id:
-            line["request_id"] = request_id
+        context = call_context.current()
+        if context.request_id:
+            line["request_id"] = context.request_id
+        if context.fence:
+            line["fence"] = context.fence
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info and record.exc_info[0] is not None:
             line["traceback"] = "".join(traceback.format_exception(*record.exc_info))

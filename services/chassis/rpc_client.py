@@ -143,7 +143,9 @@ def _outgoing(
     context = call_context.current()
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     given = set(metadata.keys())
-    for key, value in (("x-request-id", context.request_id), ("traceparent", context.traceparent)):
+    fence = str(context.fence) if context.fence else ""
+    carried = (("x-request-id", context.request_id), ("traceparent", context.traceparent), ("x-fence", fence))
+    for key, value in carried:
         if value and key not in given:
             metadata.add(key, value)
     timeout_s = details.timeout if details.timeout is not None else default_timeout_s

@@ -42,6 +42,9 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
 )
 
+# A fence is an epoch, a 64-bit number; what is longer is not one.
+_FENCE_DIGITS: Final = 19
+
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
@@ -253,12 +256,15 @@ class _Interceptor(grpc.aio.ServerInterceptor):
 
 def _context_of(context: Any) -> call_context.CallContext:
     request_id = traceparent = ""
+    fence = 0
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id":
             request_id = value
         elif key == "traceparent":
             traceparent = value
-    return call_context.received(request_id, traceparent, context.time_remaining())
+        elif key == "x-fence" and value.isascii() and value.isdigit() and len(value) <= _FENCE_DIGITS:
+            fence = int(value)
+    return call_context.received(request_id, traceparent, context.time_remaining(), fence)
 
 
 def _code_of(error: BaseException, context: Any) -> str:

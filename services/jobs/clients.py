@@ -197,10 +197,10 @@ class PoolClient:
         )
         return _status(answer.status)
 
-    async def collect(self, job: Job) -> tuple[Output, ...]:
+    async def collect(self, job: Job) -> tuple[tuple[Output, ...], int]:
         request = pool.CollectRequest(attempt_id=job.attempt_id, job_id=job.job_id)
         answer = await self._stream.call("Collect", request, pool.CollectResponse, timeout_s=_COLLECT_S)
-        return tuple(_output(output) for output in answer.outputs)
+        return tuple(_output(output) for output in answer.outputs), answer.retention_ms
 
     async def list_leases(self, created_before_ms: int, after_attempt_id: str) -> list[OpenLease]:
         request = pool.ListLeasesRequest(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from services.chassis import call_context
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.jobs import job as rules
@@ -211,9 +212,10 @@ class Dispatcher:
     async def _offer(self, job: Job, waiting: Waiting, news: int) -> None:
         await self._ownership.permission()
         try:
-            answer = await self._pool.lease(
-                job, int(self._timing.lease_ttl_s * 1000), wait_behind_others=False
-            )
+            with call_context.fenced(job.epoch):
+                answer = await self._pool.lease(
+                    job, int(self._timing.lease_ttl_s * 1000), wait_behind_others=False
+                )
         except ServiceError as error:
             if error.reason == "LEASE_ENDED":
                 await self._skip_number(job)

@@ -193,7 +193,8 @@ class Intake:
     async def _admit(self, job: Job, alone: bool) -> Job:
         outcome = self._outcomes[job.job_id]
         try:
-            accepted = await self._pay_and_place(job, alone)
+            with call_context.fenced(job.epoch):
+                accepted = await self._pay_and_place(job, alone)
         except ServiceError as error:
             outcome.set_exception(error)
             raise
@@ -207,6 +208,8 @@ class Intake:
             raise
         outcome.set_result(accepted)
         self._outcomes.pop(job.job_id, None)
+        told = {"job_id": job.job_id, "customer_id": job.customer_id, "state": accepted.state}
+        log.info("job.accepted", extra=told)
         return accepted
 
     async def _pay_and_place(self, job: Job, alone: bool) -> Job:

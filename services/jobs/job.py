@@ -270,13 +270,14 @@ def requeued(job: Job, now_ms: int, *, not_before_ms: int, avoid: str, reason: F
     )
 
 
-def succeeding(job: Job, outputs: tuple[Output, ...], now_ms: int) -> Job:
-    """The outputs are in the media store: what was quoted will be charged."""
+def succeeding(job: Job, outputs: tuple[Output, ...], retention_ms: int, now_ms: int) -> Job:
+    """The outputs are in the media store, for so long: what was quoted will be charged."""
     return moved(
         job,
         JobState.SETTLING,
         now_ms,
         outputs=outputs,
+        media_expires_at_ms=now_ms + retention_ms,
         progress=100,
         failure=FailureReason.NONE,
         failure_detail="",
@@ -298,7 +299,7 @@ def failing(job: Job, reason: FailureReason, detail: str, now_ms: int) -> Job:
     )
 
 
-def finished(job: Job, charged_millis: int, now_ms: int, media_retention_ms: int) -> Job:
+def finished(job: Job, charged_millis: int, now_ms: int) -> Job:
     """The end, after billing has answered."""
     well = job.settlement is Settlement.CAPTURE
     return moved(
@@ -308,7 +309,6 @@ def finished(job: Job, charged_millis: int, now_ms: int, media_retention_ms: int
         ended_at_ms=now_ms,
         charged_millis=charged_millis,
         refunded_millis=max(0, job.quoted_millis - charged_millis),
-        media_expires_at_ms=now_ms + media_retention_ms if well else 0,
     )
 
 

@@ -123,7 +123,7 @@ def message_of(job: Job) -> pb.Job:
         created_at_ms=job.created_at_ms,
         updated_at_ms=job.updated_at_ms,
         ended_at_ms=job.ended_at_ms,
-        media_expires_at_ms=job.media_expires_at_ms,
+        media_expires_at_ms=job.media_expires_at_ms if job.ended else 0,
         attempts=job.attempt_number,
     )
 

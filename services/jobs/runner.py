@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from services.chassis import call_context
 from services.chassis.clock import Clock
 from services.jobs import job as rules
 from services.jobs import measures, schedule
@@ -225,7 +226,8 @@ class Runner:
         """Steps until the job waits; returns for how long, or None when it is not active any more."""
         while True:
             await self._ownership.permission()
-            outcome = known or await step(self._view(active), self._clients)
+            with call_context.fenced(active.job.epoch):
+                outcome = known or await step(self._view(active), self._clients)
             known = None
             if isinstance(outcome, Wait):
                 active.failures += 1
@@ -259,6 +261,8 @@ class Runner:
             # Only the provider's word leads here.
             active.answered_at_ms = after.updated_at_ms
         if after.ended:
+            told = {"job_id": after.job_id, "customer_id": after.customer_id, "state": after.state}
+            log.info("job.ended", extra=told | {"failure": after.failure.name.lower()})
             self._forget(active)
             self._returns.give_back(after.attempt_id)
             self._dispatcher.eased((after.customer_id, after.mode))

@@ -46,7 +46,6 @@ class Timing:
     progress_s: float = 5.0
     # Waits beyond this are in the row, not in memory.
     park_after_s: float = 60.0
-    media_retention_s: float = 30 * 24 * 3600
 
     def run_allowance_ms(self, kind: Kind) -> int:
         """How long a job of this kind may take from its first lease."""

@@ -116,12 +116,6 @@ class Settings(StorageSettings):
         help="how often waiting jobs are offered without an announcement",
         parse=_seconds,
     )
-    media_retention_s: float = setting(
-        "ATELIER_JOBS_MEDIA_RETENTION_S",
-        default=30 * _DAY_S,
-        help="how long outputs stay in the store",
-        parse=_seconds,
-    )
 
     def timing(self) -> Timing:
         """The waits, as the engine takes them."""
@@ -138,5 +132,4 @@ class Settings(StorageSettings):
             reconcile_s=self.reconcile_s,
             reconcile_age_s=self.reconcile_age_s,
             dispatch_s=self.dispatch_s,
-            media_retention_s=self.media_retention_s,
         )

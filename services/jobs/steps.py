@@ -152,14 +152,14 @@ async def resolve(view: View, clients: Clients) -> Outcome:
 async def collect(view: View, clients: Clients) -> Outcome:
     """Copies the outputs; repeating it repeats the answer."""
     try:
-        outputs = await clients.pool.collect(view.job)
+        outputs, retention_ms = await clients.pool.collect(view.job)
     except ServiceError as error:
         if error.kind in TRANSIENT and view.now_ms < view.job.run_deadline_ms + COLLECT_PATIENCE_MS:
             return _backoff(view)
         return Move(rules.failing(view.job, FailureReason.OUTPUT_UNUSABLE, error.reason, view.now_ms))
     if not outputs:
         return Move(rules.failing(view.job, FailureReason.OUTPUT_UNUSABLE, "no outputs", view.now_ms))
-    return Move(rules.succeeding(view.job, outputs, view.now_ms))
+    return Move(rules.succeeding(view.job, outputs, retention_ms, view.now_ms))
 
 
 async def settle(view: View, clients: Clients) -> Outcome:
@@ -173,8 +173,7 @@ async def settle(view: View, clients: Clients) -> Outcome:
         # The hold ended otherwise. The customer's job still ends; an operator reads why it was not as decided.
         log.exception("job.settlement_refused", extra={"job_id": job.job_id, "reason": error.reason})
         charged_millis = job.quoted_millis if error.reason == "HOLD_CAPTURED" else 0
-    retention_ms = int(view.timing.media_retention_s * 1000)
-    return Move(rules.finished(job, charged_millis, view.now_ms, retention_ms))
+    return Move(rules.finished(job, charged_millis, view.now_ms))
 
 
 async def _settled(job: Job, clients: Clients) -> int:

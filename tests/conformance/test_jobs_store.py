@@ -50,8 +50,8 @@ async def settled(store: JobStore, job_id: str = "job_1") -> Job:
         if job.state is JobState.QUEUED:
             job = await store.commit(job, rules.leased(job, "acc_1", 1000, NOW_MS))
         job = await store.commit(job, rules.moved(job, state, NOW_MS))
-    job = await store.commit(job, rules.succeeding(job, (OUTPUT,), NOW_MS))
-    return await store.commit(job, rules.released(rules.finished(job, 500, NOW_MS, 1000)))
+    job = await store.commit(job, rules.succeeding(job, (OUTPUT,), 1000, NOW_MS))
+    return await store.commit(job, rules.released(rules.finished(job, 500, NOW_MS)))
 
 
 async def test_the_migrations_lead_to_the_declared_tables(engine_url: str) -> None:
@@ -141,7 +141,7 @@ async def test_the_whole_road_counts_load_and_usage(store: JobStore) -> None:
     assert (await load_of(store)).waiting == 1
     failing = await store.commit(job, rules.failing(job, FailureReason.TIMED_OUT, "", NOW_MS))
     assert (await load_of(store)).running == 1
-    await store.commit(failing, rules.released(rules.finished(failing, 0, NOW_MS, 0)))
+    await store.commit(failing, rules.released(rules.finished(failing, 0, NOW_MS)))
     assert await load_of(store) == Load(completed_jobs=1, failed_jobs=1, charged_millis=500)
     assert await store.load_drift() == {}
 

@@ -36,10 +36,13 @@ def page() -> str:
     parts = [_HEAD]
     for title, settings, summary in _SECTIONS:
         rows = [
-            f"| `{name}` | {_shown(default)} | {meaning} |"
-            for name, default, meaning in describe(settings)
+            f"| `{name}` | {_shown(default)} | {meaning} |" for name, default, meaning in describe(settings)
         ]
-        parts.append(f"## {title}\n\n{summary}\n\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+        parts.append(
+            f"## {title}\n\n{summary}\n\n| variable | default | meaning |\n|---|---|---|\n"
+            + "\n".join(rows)
+            + "\n"
+        )
     return "\n".join(parts)
 
 

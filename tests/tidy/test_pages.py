@@ -11,12 +11,12 @@ def test_the_configuration_page_lists_every_setting_as_it_is() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    broken = []
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", text):
-            if not (document.parent / target).exists():
-                broken.append(f"{document.relative_to(ROOT)} → {target}")
+    broken = [
+        f"{document.relative_to(ROOT)} → {target}"
+        for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
     assert broken == []
 
 
@@ -35,6 +35,8 @@ def test_every_metric_is_in_the_operations_page_with_its_meaning() -> None:
     declared = {
         name
         for path in modules()
-        for name in re.findall(r"(?:Counter|Gauge|Histogram)\(\s*\"(atelier_\w+)\"", path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"(?:Counter|Gauge|Histogram)\(\s*\"(atelier_\w+)\"", path.read_text(encoding="utf-8")
+        )
     }
     assert sorted(name for name in declared if f"`{name}`" not in page_text) == []

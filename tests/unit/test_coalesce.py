@@ -77,11 +77,11 @@ async def test_a_failing_call_does_not_fail_its_neighbours() -> None:
     assert [isinstance(answer, pb.HoldResponse) for answer in answers] == [True, False, True, False, True]
 
 
-async def test_request_id_trace_and_deadline_reach_the_handler() -> None:
+async def test_request_id_trace_fence_and_deadline_reach_the_handler() -> None:
     async with house() as coalescer:
-        with call_context.entered(CallContext("req_abc", time.monotonic() + 2.0, TRACE)):
+        with call_context.entered(CallContext("req_abc", time.monotonic() + 2.0, TRACE, fence=7)):
             answer = await hold(coalescer, "context", timeout_s=30)
-    assert answer.price_version == f"req_abc|{TRACE}"
+    assert answer.price_version == f"req_abc|{TRACE}|7"
     assert 1500 < answer.amount_millis <= 1950
 
 

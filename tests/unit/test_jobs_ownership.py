@@ -104,7 +104,7 @@ class Ownership(RuleBasedStateMachine):
         if to is JobState.SETTLING:
             return rules.failing(job, FailureReason.TIMED_OUT, "", self.now_ms)
         if to in rules.ENDED:
-            return rules.released(rules.finished(job, 0, self.now_ms, 0))
+            return rules.released(rules.finished(job, 0, self.now_ms))
         if job.state is JobState.ADMITTING and chance.random() < 0.2:
             return None
         after = rules.moved(job, to, self.now_ms)

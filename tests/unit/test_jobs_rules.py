@@ -91,12 +91,12 @@ def test_a_job_that_was_moved_fails_of_its_deadline_with_the_reason_it_was_moved
 
 
 def test_success_charges_the_quote_and_failure_refunds_it() -> None:
-    won = rules.succeeding(replace(running(), state=JobState.COLLECTING), (), NOW_MS)
+    won = rules.succeeding(replace(running(), state=JobState.COLLECTING), (), 1000, NOW_MS)
     assert (won.settlement, won.settle_millis) == (Settlement.CAPTURE, 900)
-    end = rules.finished(won, 900, LATER_MS, 1000)
+    end = rules.finished(won, 900, LATER_MS)
     assert (end.state, end.charged_millis, end.refunded_millis) == (JobState.COMPLETED, 900, 0)
-    assert (end.ended_at_ms, end.media_expires_at_ms) == (LATER_MS, LATER_MS + 1000)
-    lost = rules.finished(rules.failing(running(), FailureReason.TIMED_OUT, "", NOW_MS), 0, LATER_MS, 1000)
+    assert (end.ended_at_ms, end.media_expires_at_ms) == (LATER_MS, NOW_MS + 1000)
+    lost = rules.finished(rules.failing(running(), FailureReason.TIMED_OUT, "", NOW_MS), 0, LATER_MS)
     assert (lost.state, lost.charged_millis, lost.refunded_millis) == (JobState.FAILED, 0, 900)
     assert lost.media_expires_at_ms == 0
 

@@ -76,21 +76,21 @@ async def test_an_unknown_method_is_unimplemented() -> None:
         assert (await failure(stub.Release(pb.ReleaseRequest()))).kind is Kind.UNIMPLEMENTED
 
 
-async def test_request_id_trace_and_shaved_deadline_reach_the_handler() -> None:
+async def test_request_id_trace_fence_and_shaved_deadline_reach_the_handler() -> None:
     async with serving(Toy()) as server, stub_of(server.address) as stub:
-        with call_context.entered(CallContext("req_abc", time.monotonic() + 2.0, TRACE)):
+        with call_context.entered(CallContext("req_abc", time.monotonic() + 2.0, TRACE, fence=7)):
             answer = await stub.Hold(pb.HoldRequest(job_id="context"), timeout=30)
-    assert answer.price_version == f"req_abc|{TRACE}"
+    assert answer.price_version == f"req_abc|{TRACE}|7"
     assert 1500 < answer.amount_millis <= 1950
 
 
 async def test_hostile_context_metadata_is_replaced() -> None:
     async with serving(Toy()) as server, stub_of(server.address) as stub:
-        hostile = (("x-request-id", "a b"), ("traceparent", "nonsense"))
+        hostile = (("x-request-id", "a b"), ("traceparent", "nonsense"), ("x-fence", "-1"))
         answer = await stub.Hold(pb.HoldRequest(job_id="context"), metadata=hostile)
-    request_id, _, trace = answer.price_version.partition("|")
+    request_id, trace, fence = answer.price_version.split("|")
     assert request_id.startswith("req_")
-    assert trace == ""
+    assert (trace, fence) == ("", "0")
 
 
 async def test_bytes_that_are_no_request_fail_that_call_only() -> None:

@@ -84,7 +84,7 @@ class Toy(_Servicer):
             here = call_context.current()
             left_ms = int(call_context.remaining_s(0) * 1000)
             return pb.HoldResponse(
-                price_version=f"{here.request_id}|{here.traceparent}", amount_millis=left_ms
+                price_version=f"{here.request_id}|{here.traceparent}|{here.fence}", amount_millis=left_ms
             )
         return pb.HoldResponse(amount_millis=size)
 

@@ -1370,6 +1370,7 @@ class DispatchItem(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the client, unique on this stream."""
     method: _builtins.str
@@ -1381,6 +1382,8 @@ class DispatchItem(_message.Message):
     traceparent: _builtins.str
     cancel: _builtins.bool
     """The caller of this sequence no longer waits."""
+    fence: _builtins.int
+    """The epoch under which the caller owns what the call is about; for the record, never part of a key. 0: none."""
     def __init__(
         self,
         *,
@@ -1391,10 +1394,11 @@ class DispatchItem(_message.Message):
         request_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         cancel: _builtins.bool = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "method", b"method", "request", b"request", "request_id", b"request_id", "sequence", b"sequence", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "fence", b"fence", "method", b"method", "request", b"request", "request_id", b"request_id", "sequence", b"sequence", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1402,6 +1406,10 @@ Global___DispatchItem: _TypeAlias = DispatchItem  # noqa: Y015
 
 @_typing.final
 class DispatchResponse(_message.Message):
+    """Without replies: this server is leaving. The client ends its side, the server finishes what it has begun,
+    and whatever then is unanswered was never begun.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLIES_FIELD_NUMBER: _builtins.int
