@@ -71,8 +71,9 @@ class House:
 
 
 def environment(var: Path, **changes: str) -> dict[str, str]:
-    """This process's environment without any setting of Atelier's, plus the given ones."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
+    """This process's environment without any setting of Atelier's or of a make above it, plus the given ones."""
+    strangers = ("ATELIER_", "MAKE", "MFLAGS", "ARGS")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(strangers)}
     return inherited | {"ATELIER_VAR": str(var), "ATELIER_PORT": "0"} | changes
 
 

@@ -10,6 +10,8 @@ import sys
 from types import TracebackType
 from typing import Self
 
+import grpc
+
 from services.chassis.rpc_client import open_channel
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.jobs.v1 import jobs_pb2_grpc as jobs_rpc
@@ -35,6 +37,7 @@ class JobsProcess:
             "ATELIER_JOBS_DISPATCH_S": "0.3",
         } | {f"ATELIER_JOBS_{name}": value for name, value in settings.items()}
         self._process: asyncio.subprocess.Process | None = None
+        self._channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -44,8 +47,10 @@ class JobsProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.kill()
+        await self._hang_up()
 
     async def start(self) -> None:
+        await self._hang_up()
         reading, writing = os.pipe()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -71,15 +76,17 @@ class JobsProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-            await self._channel.close()
 
     async def terminate(self) -> int:
         """SIGTERM; the exit code."""
         assert self._process is not None
         self._process.terminate()
-        code = await self._process.wait()
-        await self._channel.close()
-        return code
+        return await self._process.wait()
+
+    async def _hang_up(self) -> None:
+        # Not as soon as the process is gone: calls under way are to see that, not their own client leaving.
+        if self._channel is not None:
+            await self._channel.close()
 
     async def create(self, key: str, *, prompt: str = "a cat", timeout_s: float = 20) -> jobs.Job:
         answer = await self.stub.CreateJob(create_request(key, prompt=prompt), timeout=timeout_s)
