@@ -25,7 +25,7 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def main(arguments: list[str]) -> int:
-    """Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 the house does not answer."""
+    """Exit codes: 0 done, 1 refused by the service, 2 wrong usage, 3 the house does not answer, 130 interrupted."""
     chosen = build_parser(COMMANDS).parse_args(arguments)
     try:
         answer = asyncio.run(_run(chosen.command, chosen))
@@ -35,7 +35,18 @@ def main(arguments: list[str]) -> int:
     except (Unreachable, grpc.RpcError) as fault:
         print(fault, file=sys.stderr)
         return 3
-    show(answer, as_json=chosen.json)
+    except KeyboardInterrupt:
+        return 130
+    return _shown(answer, chosen.json)
+
+
+def _shown(answer: object, as_json: bool) -> int:
+    try:
+        show(answer, as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `… | head` has read enough. Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -6,18 +6,18 @@ import getpass
 import sys
 from typing import Any
 
-from services.admin.command import Command, argument, millis, moment_ms, pair
+from services.admin.command import Command, argument, count, millis, moment_ms, pair, rank
 from services.admin.connection import House
 from services.admin.rendering import Table, plain, table
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 
 _ACCOUNT = argument("account_id", metavar="ACCOUNT_ID")
 _TUNING = (
-    argument("--concurrency", type=int, help="jobs at once"),
+    argument("--concurrency", type=count, help="jobs at once"),
     argument("--balance", type=millis, metavar="CREDITS", help="in the provider's own unit"),
     argument("--renews", type=moment_ms, metavar="TIME", help="when its credit renews or expires"),
-    argument("--priority", type=int, help="higher is taken first, under the policy `priority`"),
-    argument("--weight", type=int, help="a larger share, under the policy `spread`"),
+    argument("--priority", type=rank, help="higher is taken first, under the policy `priority`"),
+    argument("--weight", type=count, help="a larger share, under the policy `spread`"),
     argument("--model", action="append", metavar="NAME", help="only these models; may be repeated"),
     argument(
         "--option", action="append", type=pair, metavar="NAME=VALUE", help="provider-specific, not secret"

@@ -15,6 +15,8 @@ from services.admin.connection import House
 _MILLIS = 1000
 # Far above any sum of money that is meant, far below what a 64-bit integer holds.
 _LARGEST_CREDITS = Decimal(10**12)
+# A signed 32-bit integer, which is what the messages carry.
+_LARGEST_COUNT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ _EPILOG = """A first customer, from nothing to a working key:
   python -m services.admin wallets top-up CUSTOMER_ID --credits 5000 --idempotency-key invoice-1001
   python -m services.admin keys create CUSTOMER_ID --mode live --label production
 
-Add --json to any command for output that scripts can read.
+Add --json to any command for output that scripts can read. From a clone, `python` is the
+one that `make` set up: .venv/bin/python.
 `python -m services.admin NOUN VERB --help` explains each one."""
 
 
@@ -62,6 +65,7 @@ def build_parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.admin", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter
     )
+    _add_common(parser, json_default=False, var_default="")
     nouns = parser.add_subparsers(title="nouns", metavar="NOUN", required=True)
     for noun in dict.fromkeys(command.noun for command in commands):
         verbs = [command for command in commands if command.noun == noun]
@@ -84,11 +88,37 @@ def _add(verbs: Any, command: Command) -> None:
     )
     for declared in command.arguments:
         parser.add_argument(*declared.names, **declared.options)
-    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    parser.add_argument(
-        "--var", default="", metavar="DIR", help="the house's folder (default: $ATELIER_VAR, ./var)"
-    )
+    # Without a default of its own, so that what was said before the noun stays said.
+    _add_common(parser, json_default=argparse.SUPPRESS, var_default=argparse.SUPPRESS)
     parser.set_defaults(command=command)
+
+
+def _add_common(parser: argparse.ArgumentParser, *, json_default: Any, var_default: str) -> None:
+    parser.add_argument("--json", action="store_true", default=json_default, help="print JSON, for scripts")
+    parser.add_argument(
+        "--var", default=var_default, metavar="DIR", help="the house's folder (default: $ATELIER_VAR, ./var)"
+    )
+
+
+def count(text: str) -> int:
+    """Reads a whole number from 0 up to what every service's messages hold; for argparse."""
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > _LARGEST_COUNT:
+        raise argparse.ArgumentTypeError(f"not a whole number from 0 to {_LARGEST_COUNT}: {text!r}")
+    return int(text)
+
+
+def rank(text: str) -> int:
+    """Reads a whole number that may be negative; for argparse."""
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    return sign * count(digits)
+
+
+def paid_millis(text: str) -> int:
+    """Reads more than 0 credits as thousandths; for argparse."""
+    amount_millis = millis(text)
+    if amount_millis <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0: {text!r}")
+    return amount_millis
 
 
 def millis(text: str) -> int:
@@ -128,4 +158,4 @@ MODE = argument(
     default="live",
     help="which wallet, and which kind of key (default: live)",
 )
-LIMIT = argument("--limit", type=int, default=50, help="how many rows at most (default: 50)")
+LIMIT = argument("--limit", type=count, default=50, help="how many rows at most (default: 50)")

@@ -37,13 +37,11 @@ class House:
 
     @classmethod
     def at(cls, var: str, environ: Mapping[str, str]) -> Self:
-        """The house in the folder `var`; the environment's addresses win over it."""
+        """The house in the folder `var`; the environment's addresses win over it. Raises Unreachable."""
         folder = Path(var or environ.get("ATELIER_VAR") or "var")
         described = folder / "demo.json"
-        addresses = json.loads(described.read_text(encoding="utf-8"))["grpc"] if described.exists() else {}
-        given = {
-            name: environ[variable] for name, variable in _VARIABLES.items() if environ.get(variable)
-        }
+        addresses = _addresses(described)
+        given = {name: environ[variable] for name, variable in _VARIABLES.items() if environ.get(variable)}
         return cls(addresses | given)
 
     async def __aenter__(self) -> Self:
@@ -76,3 +74,14 @@ class House:
         channel = open_channel(self.addresses[service])
         self._stack.push_async_callback(channel.close)
         return channel
+
+
+def _addresses(described: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(described.read_text(encoding="utf-8"))["grpc"])
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as fault:
+        raise Unreachable(f"cannot read {described}: {fault.strerror}") from fault
+    except (ValueError, KeyError, TypeError) as fault:
+        raise Unreachable(f"{described} is damaged; start the house again, which writes it anew") from fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.admin.command import LIMIT, Command, argument
+from services.admin.command import LIMIT, Command, argument, count
 from services.admin.connection import House
 from services.admin.rendering import Table, plain, table
 from services.chassis.ids import new_ulid
@@ -12,9 +12,9 @@ from services.gen.billing.v1 import billing_pb2 as pb
 
 _CUSTOMER = argument("customer_id", metavar="CUSTOMER_ID")
 _LIMITS = (
-    argument("--requests-per-minute", type=int, help="requests in any 60 seconds"),
-    argument("--running-jobs", type=int, help="jobs on a provider account at once"),
-    argument("--queued-jobs", type=int, help="jobs waiting at once"),
+    argument("--requests-per-minute", type=count, help="requests in any 60 seconds"),
+    argument("--running-jobs", type=count, help="jobs on a provider account at once"),
+    argument("--queued-jobs", type=count, help="jobs waiting at once"),
 )
 
 

@@ -95,6 +95,8 @@ def _title(name: str) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None or value in ("", [], {}, "unspecified"):
         return "–"
     if name == "at_ms" or name.endswith("_at_ms"):

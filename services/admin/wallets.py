@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.admin.command import LIMIT, MODE, Command, argument, millis
+from services.admin.command import LIMIT, MODE, Command, argument, count, millis, paid_millis
 from services.admin.connection import House
 from services.admin.rendering import Table, plain, table
 from services.gen.billing.v1 import billing_pb2 as pb
@@ -74,7 +74,7 @@ COMMANDS = (
         "top-up",
         "Add bought credit to a wallet.",
         top_up,
-        (_CUSTOMER, MODE, argument("--credits", type=millis, required=True), _KEY, _NOTE),
+        (_CUSTOMER, MODE, argument("--credits", type=paid_millis, required=True), _KEY, _NOTE),
         "cus_your_id --credits 5000 --idempotency-key invoice-1001",
     ),
     Command(
@@ -93,7 +93,7 @@ COMMANDS = (
         (
             _CUSTOMER,
             MODE,
-            argument("--before", type=int, default=0, metavar="SEQUENCE", help="go on before this entry"),
+            argument("--before", type=count, default=0, metavar="SEQUENCE", help="go on before this entry"),
             LIMIT,
         ),
         "cus_your_id --limit 20",

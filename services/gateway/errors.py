@@ -41,7 +41,7 @@ def payload_too_large(limit_bytes: int) -> ServiceError:
     return ServiceError(
         Kind.INVALID_ARGUMENT,
         "PAYLOAD_TOO_LARGE",
-        f"The request body is larger than {limit_bytes} bytes.",
+        f"The request body is larger than {limit_bytes:,} bytes.",
         {"limit_bytes": str(limit_bytes)},
     )
 

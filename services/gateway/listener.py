@@ -9,10 +9,11 @@ from typing import Any, Final, Self
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
-from services.chassis.errors import internal_error
+from services.chassis.errors import ServiceError, internal_error
 from services.chassis.ids import new_id
 from services.gateway import errors
 from services.gateway.contract import Contract
@@ -53,29 +54,46 @@ class _Protocol(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer was sent already")
         malformed = errors.malformed_request("This is not a valid HTTP request.")
-        request_id = new_id("req")
-        answer = self._contract.render_error(
-            internal_error() if status >= 500 else malformed, None, request_id
-        )
-        response = web.Response(
-            status=answer.status,
-            body=msgspec.json.encode(answer.body),
-            headers={
-                "Content-Type": "application/json; charset=utf-8",
-                "X-Request-Id": request_id,
-                "Server": SERVER_NAME,
-            },
-        )
-        response.force_close()
-        return response
+        return _last_answer(self._contract, internal_error() if status >= 500 else malformed)
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """A broken body that is met while the rest of it is thrown away is no fault of ours, and says nothing new."""
+        if isinstance(options.get("exc_info"), (web.RequestPayloadError, HttpProcessingError)):
+            self.log_debug(*args, **options)
+        else:
+            super().log_exception(*args, **options)
+
+
+def _last_answer(contract: Contract, error: ServiceError) -> web.Response:
+    request_id = new_id("req")
+    answer = contract.render_error(error, None, request_id)
+    response = web.Response(
+        status=answer.status,
+        body=msgspec.json.encode(answer.body),
+        headers={
+            "Content-Type": "application/json; charset=utf-8",
+            "X-Request-Id": request_id,
+            "Server": SERVER_NAME,
+        },
+    )
+    response.force_close()
+    return response
 
 
 class _Server(Server):
     """aiohttp's server with our own connections."""
 
     def __init__(self, server: Server, contract: Contract) -> None:
-        super().__init__(server.request_handler, request_factory=server.request_factory)
+        super().__init__(self._handled, request_factory=server.request_factory)
+        self._to_application = server.request_handler
         self._contract = contract
+
+    async def _handled(self, request: web.BaseRequest) -> web.StreamResponse:
+        # aiohttp looks at this header before any middleware, and answers in its own words and name.
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            fault = "The Expect header can only be 100-continue."
+            return _last_answer(self._contract, errors.malformed_request(fault))
+        return await self._to_application(request)
 
     def __call__(self) -> RequestHandler:
         return _Protocol(

@@ -6,12 +6,16 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 from services.chassis.clock import Clock
 from services.chassis.settings import Secret, SettingsError
@@ -27,6 +31,13 @@ _SIGNATURE_BYTES: Final = 16
 # What the store may call an object: no dot first, no empty part, nothing to escape.
 _OBJECT_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,7}")
 _EXPIRES: Final = re.compile(r"[0-9]{1,12}")
+# One part of a file. Several at once are legal and wanted by nobody; HTTP lets a server ignore what it will not serve.
+_RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
+_DATES: Final = {
+    "If-Modified-Since": "if_modified_since",
+    "If-Unmodified-Since": "if_unmodified_since",
+    "If-Range": "if_range",
+}
 
 # What the store holds. Anything else is offered as a download and never rendered.
 _TYPES: Final = {
@@ -121,11 +132,11 @@ class MediaFiles:
         """The file behind a good link. Raises NO_SUCH_PATH for every other link."""
         object_key = request.match_info["object_key"]
         expires_s = self._checked(request, object_key)
-        path = await asyncio.to_thread(self._file, object_key)
+        path, facts = await asyncio.to_thread(self._file, object_key)
         headers = _headers(path, object_key)
         left_s = max(0, expires_s - self._clock.now_ms() // 1000)
         headers["Cache-Control"] = f"private, max-age={left_s}, immutable"
-        return web.FileResponse(path, headers=headers)
+        return _Opened(path, _ignored(request, facts), headers)
 
     def _checked(self, request: web.Request, object_key: str) -> int:
         expires = request.query.get("expires", "")
@@ -138,12 +149,67 @@ class MediaFiles:
             raise errors.link_expired()
         return int(expires)
 
-    def _file(self, object_key: str) -> Path:
+    def _file(self, object_key: str) -> tuple[Path, os.stat_result]:
         # Resolved, so that a symbolic link in the store leads nowhere else either.
         path = (self._root / object_key).resolve()
         if not path.is_relative_to(self._root) or not path.is_file():
             raise errors.link_not_valid()
-        return path
+        return path, path.stat()
+
+
+class _Opened(web.FileResponse):
+    """aiohttp's file, which looks away from the headers that HTTP says to ignore, and never lets a refusal be kept."""
+
+    def __init__(self, path: Path, ignored: frozenset[str], headers: Mapping[str, str]) -> None:
+        super().__init__(path, headers=headers)
+        self._ignored = ignored
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Starts the answer to `request`, less the headers that are ignored."""
+        if self._ignored:
+            kept = CIMultiDict(request.headers)
+            for name in self._ignored:
+                kept.popall(name, None)
+            request = request.clone(headers=kept)
+        return await super().prepare(request)
+
+    def set_status(self, status: int, reason: str | None = None) -> None:
+        """As aiohttp's; a refused range or condition is an answer without a body, and for now only."""
+        super().set_status(status, reason)
+        if status >= 400:
+            self.headers["Cache-Control"] = "no-store"
+            for name in ("Content-Type", "Content-Disposition"):
+                self.headers.pop(name, None)
+            self.content_length = 0
+
+
+def _ignored(request: web.Request, facts: os.stat_result) -> frozenset[str]:
+    """Names of headers that have no meaning here: dates that are none, and ranges that are not to be served."""
+    names = set()
+    for name, attribute in _DATES.items():
+        try:
+            getattr(request, attribute)
+        except (ValueError, OverflowError):
+            names.add(name)
+    if "Range" in request.headers and not _range_counts(request, facts, "If-Range" in names):
+        names.add("Range")
+    return frozenset(names)
+
+
+def _range_counts(request: web.Request, facts: os.stat_result, dated_badly: bool) -> bool:
+    wanted = request.headers.getall("Range")
+    if request.method != "GET" or len(wanted) != 1 or not _RANGE.fullmatch(wanted[0]):
+        return False
+    first, _, last = wanted[0].removeprefix("bytes=").partition("-")
+    if (first and last and int(last) < int(first)) or (not first and int(last) == 0):
+        return False
+    condition = request.headers.get("If-Range")
+    if condition is None:
+        return True
+    # The tag that aiohttp gives the file; it compares dates by itself, but no tags.
+    if condition == f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"':
+        return True
+    return not dated_badly and request.if_range is not None
 
 
 def _headers(path: Path, object_key: str) -> dict[str, str]:

@@ -28,6 +28,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # msgspec ends its sentence with the place of the fault: "Expected `int`, got `str` - at `$.duration`".
 _FAULT: Final = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+# It names Python's types; the reader of the answer may never have seen Python.
+_TYPE_NAME: Final = re.compile(r"`([^`]*)`")
+_JSON_NAMES: Final = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 async def body_of(request: web.Request, limit_bytes: int) -> bytes:
@@ -95,7 +98,8 @@ def _explained(fault: str) -> Exception:
         return errors.malformed_request(f"{field} is required.", field)
     if not path:
         return errors.malformed_request("The request body must be a JSON object.")
-    return errors.malformed_request(f"{path}: {what[:1].lower()}{what[1:].replace('`', '')}.", path)
+    told = _TYPE_NAME.sub(lambda name: " or ".join(_JSON_NAMES.get(n, n) for n in name[1].split(" | ")), what)
+    return errors.malformed_request(f"{path}: {told[:1].lower()}{told[1:]}.", path)
 
 
 def text(value: str, field: str, maximum: int) -> str:

@@ -29,7 +29,7 @@ async def create_missing_databases(settings: Settings, layout: Layout) -> None:
                     await connection.execute(f"CREATE DATABASE {_quoted(name)}")
         finally:
             await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError) as fault:
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as fault:
         sentence = f"the PostgreSQL server of ATELIER_DATABASE_URL cannot be used: {fault}"
         raise ServiceError(Kind.FAILED_PRECONDITION, "DATABASE_UNUSABLE", sentence) from fault
 

@@ -35,16 +35,16 @@ _ACCOUNTS = (
 async def furnish(layout: Layout, ports: Ports, addresses: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Makes what is missing and writes `demo.json`; returns what it holds.
 
-    The keys are kept in that file alone. Where it is gone, new keys are made.
+    The keys are kept in that file alone. Where it is gone or damaged, new keys are made.
     """
-    known = json.loads(layout.demo.read_text(encoding="utf-8")) if layout.demo.exists() else {}
+    known = _known_storefronts(layout)
     async with AsyncExitStack() as stack:
         billing_channel = await stack.enter_async_context(open_channel(addresses["billing"]["grpc"]))
         pool_channel = await stack.enter_async_context(open_channel(addresses["provider_pool"]["grpc"]))
         description = {
             "base_url": f"http://127.0.0.1:{ports.public}",
             "storefronts": {
-                name: await _furnish_storefront(billing_channel, name, known.get("storefronts", {}).get(name))
+                name: await _furnish_storefront(billing_channel, name, known.get(name))
                 for name in STOREFRONTS
             },
             "operations": {name: address["operations"] for name, address in sorted(addresses.items())},
@@ -55,6 +55,13 @@ async def furnish(layout: Layout, ports: Ports, addresses: Mapping[str, Mapping[
         await _furnish_accounts(pool_channel)
     write_privately(layout.demo, json.dumps(description, indent=2) + "\n")
     return description
+
+
+def _known_storefronts(layout: Layout) -> dict[str, dict[str, str]]:
+    try:
+        return dict(json.loads(layout.demo.read_text(encoding="utf-8"))["storefronts"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 async def _furnish_storefront(
@@ -143,7 +150,7 @@ Try it:
     -H 'Idempotency-Key: first-picture' -H 'Content-Type: application/json' \\
     -d '{{"prompt": "a lighthouse at dusk, long exposure", "quality": "MEDIUM", "size": "16:9_SMALL"}}'
 
-then ask for its result (put the jobId in):
+two seconds later, ask for its result (put the jobId in), and open the url in it:
 
   curl -s {base_url}/v1/jobs/JOB_ID/result -H 'Authorization: Bearer {store["live_key"]}'
 

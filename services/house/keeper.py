@@ -29,14 +29,15 @@ _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 async def keep_house(settings: Settings, environ: Mapping[str, str]) -> None:
     """Runs until Ctrl-C or SIGTERM. Raises ServiceError with one sentence where it cannot start."""
     stop = asyncio.Event()
+    children: list[Child] = []
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _asked_to_stop, stop, children)
     layout, lock = take_possession(settings.var)
     with lock:
         ports = wiring.choose_ports(settings.port)
         await create_missing_databases(settings, layout)
-        children = [
+        children += [
             Child(name, wiring.environment(name, settings, layout, ports) | dict(environ), layout.log(name))
             for name in wiring.SERVICES
         ]
@@ -47,6 +48,14 @@ async def keep_house(settings: Settings, environ: Mapping[str, str]) -> None:
             for child in children:
                 await child.stop()
             _say("stopped")
+
+
+def _asked_to_stop(stop: asyncio.Event, children: list[Child]) -> None:
+    # Whoever asks twice does not want to wait for a customer's slow download.
+    if stop.is_set():
+        for child in children:
+            child.kill()
+    stop.set()
 
 
 async def _until_stopped(stop: asyncio.Event, house: Coroutine[Any, Any, None]) -> None:

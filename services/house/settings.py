@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from services.chassis.settings import one_of, setting, whole_number
+
+
+def postgresql_server(text: str) -> str:
+    """A parser for `postgresql://user@host:port/name`. Never repeats its text: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "postgresql" and bool(parts.netloc) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an address such as postgresql://user@host:5432/atelier")
+    return text
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Settings:
         default="",
         help="a PostgreSQL server, as postgresql://user@host:5432/atelier; each service gets a database "
         "of its own there (atelier_billing, …). Empty: SQLite files in the folder above",
+        parse=postgresql_server,
     )
     log_level: str = setting(
         "ATELIER_LOG_LEVEL",

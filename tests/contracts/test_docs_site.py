@@ -122,6 +122,17 @@ async def test_the_storefronts_inner_name_is_shown_nowhere(shop: Storefront) -> 
         assert CONTRACT.name not in (await shop.request("GET", path)).raw.decode().lower()
 
 
+async def test_a_slash_more_leads_to_the_page_too(shop: Storefront) -> None:
+    assert (await shop.request("GET", "/docs/")).raw == (await shop.request("GET", "/docs")).raw
+
+
+async def test_every_input_of_the_page_has_a_label(shop: Storefront) -> None:
+    page = (await shop.request("GET", "/docs")).raw.decode()
+    fields = re.findall(r"<(?:input|textarea|select)\b", page)
+    assert fields
+    assert len(re.findall(r"<label>[^<]+<(?:input|textarea|select)\b", page)) == len(fields)
+
+
 async def test_a_page_that_the_client_has_already_is_304(shop: Storefront) -> None:
     etag = (await shop.request("GET", "/docs")).headers["ETag"]
     again = await shop.request("GET", "/docs", headers={"If-None-Match": etag})

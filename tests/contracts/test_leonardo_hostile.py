@@ -163,6 +163,45 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_400(shop: Storefront
     assert (answer.status, answer.code) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize("path", [IMAGES, "/nowhere"])
+async def test_a_body_that_is_not_what_its_encoding_says_makes_no_noise(
+    shop: Storefront, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = b"Content-Type: application/json\r\nContent-Encoding: gzip\r\n"
+    answer = await shop.raw(path, headers, b"not gzip at all", key=b"k")
+    assert answer.status in {400, 404}
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("path", [IMAGES, "/v1/usage", "/nowhere"])
+async def test_an_expectation_that_nobody_knows_is_400_in_shape(shop: Storefront, path: str) -> None:
+    answered = await shop.bytes_back(
+        f"POST {path} HTTP/1.1\r\nHost: a\r\nExpect: teapot\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"invalid_request"' in answered
+    assert b"Server: atelier\r\n" in answered
+    assert b"X-Request-Id: req_" in answered
+
+
+@pytest.mark.parametrize(
+    "path,body,message",
+    [
+        (IMAGES, {"prompt": 5}, "prompt: expected string, got integer."),
+        (
+            IMAGES,
+            {"prompt": "a", "referenceImage": 1.5},
+            "referenceImage: expected string or object, got number.",
+        ),
+        (VIDEOS, {"prompt": "a", "motionHasAudio": "x"}, "motionHasAudio: expected boolean, got string."),
+    ],
+)
+async def test_a_wrong_type_is_told_in_the_words_of_json(
+    shop: Storefront, path: str, body: Any, message: str
+) -> None:
+    assert (await shop.post(path, body)).body["error"]["message"] == message
+
+
 async def test_a_client_that_leaves_does_not_stop_the_next_one(shop: Storefront) -> None:
     shop.jobs.answer_after_s = 0.2
     with pytest.raises(TimeoutError):

@@ -65,8 +65,61 @@ async def test_a_range_opens_a_part(stored: Storefront, asked: str, start: int, 
     assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/10240"
 
 
-async def test_a_range_beyond_the_end_is_416(stored: Storefront) -> None:
-    assert (await fetch(stored, link(stored), Range="bytes=99999-")).status == 416
+async def test_a_range_beyond_the_end_is_416_and_nobody_keeps_that(stored: Storefront) -> None:
+    answer = await fetch(stored, link(stored), Range="bytes=99999-")
+    assert (answer.status, answer.raw) == (416, b"")
+    assert answer.headers["Content-Range"] == "bytes */10240"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "image" not in answer.headers.get("Content-Type", "")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=0-1,3-4",
+        "bytes=" + ",".join(["0-"] * 1500),
+        "bytes=5-2",
+        "bytes=-0",
+        "bytes=" + "9" * 4000 + "-",
+        "bytes=\u00b2-",
+        "lines=1-2",
+        "junk",
+    ],
+)
+async def test_a_range_that_is_not_one_plain_range_is_ignored(stored: Storefront, asked: str) -> None:
+    answer = await fetch(stored, link(stored), Range=asked)
+    assert (answer.status, answer.raw) == (200, CONTENT)
+
+
+async def test_head_ignores_a_range(stored: Storefront) -> None:
+    answer = await fetch(stored, link(stored), "HEAD", Range="bytes=0-9")
+    assert (answer.status, answer.headers["Content-Length"]) == (200, "10240")
+
+
+async def test_a_range_of_the_file_that_the_tag_names_is_a_part(stored: Storefront) -> None:
+    etag = (await fetch(stored, link(stored))).headers["ETag"]
+    answer = await fetch(stored, link(stored), Range="bytes=0-9", If_Range=etag)
+    assert (answer.status, answer.raw) == (206, CONTENT[:10])
+
+
+@pytest.mark.parametrize(
+    "condition", ['"another"', 'W/"weak"', "neither", "Mon, 01 Jan 99999999999 00:00:00 GMT"]
+)
+async def test_a_range_of_another_file_is_the_whole_file(stored: Storefront, condition: str) -> None:
+    answer = await fetch(stored, link(stored), Range="bytes=0-9", If_Range=condition)
+    assert (answer.status, answer.raw) == (200, CONTENT)
+
+
+@pytest.mark.parametrize("name", ["If_Modified_Since", "If_Unmodified_Since"])
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "yesterday"])
+async def test_a_date_that_is_none_is_ignored(stored: Storefront, name: str, date: str) -> None:
+    answer = await fetch(stored, link(stored), **{name: date})
+    assert (answer.status, answer.raw) == (200, CONTENT)
+
+
+async def test_a_condition_that_fails_is_412_and_nobody_keeps_that(stored: Storefront) -> None:
+    answer = await fetch(stored, link(stored), If_Match='"another"')
+    assert (answer.status, answer.raw, answer.headers["Cache-Control"]) == (412, b"", "no-store")
 
 
 async def test_head_tells_the_length_without_the_body(stored: Storefront) -> None:

@@ -71,6 +71,18 @@ async def test_a_process_that_crashes_is_reported_and_started_again(tmp_path: Pa
             assert answer.status == 200
 
 
+async def test_a_second_ctrl_c_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
+    async with running_house(tmp_path / "var") as house:
+        gateway = house.pid_of("gateway")
+        os.kill(gateway, signal.SIGSTOP)
+        house.process.send_signal(signal.SIGINT)
+        await house.heard("stopping")
+        house.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(10):
+            await house.process.wait()
+        assert not Path(f"/proc/{gateway}/cmdline").exists()
+
+
 async def test_nothing_of_a_house_outlives_it_even_when_it_is_killed(tmp_path: Path) -> None:
     async with running_house(tmp_path / "var") as house:
         pids = [house.pid_of(service) for service in house.demo["operations"]]
@@ -113,6 +125,27 @@ async def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
     assert code == 2
     assert "ATELIER_PORT" in said
     assert "ATELIER_LOG_LEVEL" in said
+
+
+@pytest.mark.parametrize(
+    "address", ["mysql://u:secret@h/db", "postgresql:///db", "postgresql://u:secret@h:port/db"]
+)
+async def test_a_database_address_that_is_none_is_one_clear_sentence(tmp_path: Path, address: str) -> None:
+    said, code = await _said_and_code(await launch(tmp_path / "var", ATELIER_DATABASE_URL=address))
+    assert code == 2
+    assert "ATELIER_DATABASE_URL must be an address such as postgresql://" in said
+    assert "Traceback" not in said
+    assert "secret" not in said
+
+
+async def test_a_damaged_description_is_written_anew_and_the_customer_stays(tmp_path: Path) -> None:
+    async with running_house(tmp_path / "var") as house:
+        first = house.demo["storefronts"]["leonardo"]
+    (tmp_path / "var" / "demo.json").write_text("{", encoding="utf-8")
+    async with running_house(tmp_path / "var") as house:
+        again = house.demo["storefronts"]["leonardo"]
+    assert again["customer_id"] == first["customer_id"]
+    assert again["live_key"] != first["live_key"]
 
 
 async def test_two_houses_live_side_by_side(tmp_path: Path) -> None:

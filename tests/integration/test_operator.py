@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -152,6 +153,10 @@ async def test_accounts_are_added_drained_and_used_again(house: House) -> None:
         (("jobs", "list", "--state", "sleeping"), 2, "no such state"),
         (("nothing",), 2, "invalid choice"),
         (("jobs", "show", "job_unknown"), 1, "job_not_found"),
+        (("wallets", "top-up", "x", "--credits", "-5", "--idempotency-key", "k"), 2, "must be more than 0"),
+        (("customers", "limits", "x", "--running-jobs", "-4"), 2, "not a whole number"),
+        (("accounts", "update", "x", "--priority", "99999999999"), 2, "not a whole number"),
+        (("jobs", "list", "--limit", "9999999999"), 2, "not a whole number"),
     ],
 )
 async def test_mistakes_are_one_clear_sentence(
@@ -175,6 +180,18 @@ async def test_without_a_house_the_command_line_says_how_to_find_one(house: Hous
     code, _, complained = await admin(house, "customers", "list", "--var", "/nonexistent")
     assert code == 3
     assert "make run" in complained
+
+
+async def test_a_damaged_description_of_the_house_is_one_clear_sentence(house: House, tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("{")
+    code, _, complained = await admin(house, "customers", "list", "--var", str(tmp_path))
+    assert (code, "is damaged" in complained, "Traceback" in complained) == (3, True, False)
+
+
+async def test_common_options_are_read_before_the_noun_too(house: House) -> None:
+    code, said, _ = await admin(house, "--json", "--var", str(house.var), "accounts", "list")
+    assert code == 0
+    assert json.loads(said)[0]["account_id"]
 
 
 async def test_the_ledger_of_a_running_house_is_proved_sound(house: House) -> None:

@@ -57,6 +57,7 @@ class DocsSite:
             reference = environment.get_template("reference.html").render(page=page)
             page_path = "/docs" if place == 0 else f"/docs/{contract.name}"
             self._pages[page_path] = _fixed(reference.encode(), "text/html; charset=utf-8")
+            self._pages[page_path + "/"] = self._pages[page_path]
             encoded = msgspec.json.format(msgspec.json.encode(described), indent=2)
             self._pages[file_path] = _fixed(encoded, "application/json; charset=utf-8")
             if place == 0:

@@ -63,13 +63,60 @@ const mark = () => {
 };
 if (sections.length) { addEventListener("scroll", mark, { passive: true }); mark(); }
 
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// Links name the public address, which need not be the one this page was opened at: only their path is used.
+const own = (url) => { const at = new URL(url, location.href); return at.pathname + at.search; };
+
+const show = (shown, result) => {
+  const media = document.createElement(result.type === "video" ? "video" : "img");
+  media.src = own(result.url);
+  if (result.width && result.height) [media.width, media.height] = [result.width, result.height];
+  if (result.type === "video") {
+    media.controls = true;
+    if (result.previewUrl) media.poster = own(result.previewUrl);
+  } else {
+    media.alt = "The generated image";
+  }
+  const link = document.createElement("a");
+  link.href = own(result.url);
+  link.textContent = "Open the file";
+  shown.replaceChildren(media, link);
+};
+
+// A job that was made here is followed to its end, as a client would do it, where this contract's paths are known.
+const paths = [...document.querySelectorAll(".try form")].map((form) => form.dataset.path);
+const statusPath = paths.find((path) => path.endsWith("/{jobId}"));
+const resultPath = paths.find((path) => path.endsWith("/{jobId}/result"));
+const follow = async (jobId, headers, status, shown) => {
+  const at = (path) => path.replace("{jobId}", encodeURIComponent(jobId));
+  status.textContent = "Accepted; waiting for it …";
+  for (;;) {
+    const answer = await fetch(at(statusPath), { headers });
+    const job = await answer.json();
+    if (answer.ok && job.status === "complete") break;
+    if (answer.ok && job.status === "failed") { status.textContent = `Failed: ${job.error.message}`; return; }
+    if (!answer.ok && answer.status !== 429 && answer.status !== 503) { status.textContent = job.error.message; return; }
+    if (answer.ok) status.textContent = `${job.status}, ${job.progress} %`;
+    await pause(1000 * Math.min(30, Number(answer.headers.get("Retry-After")) || 2));
+  }
+  const answer = await fetch(at(resultPath), { headers });
+  const result = await answer.json();
+  if (!answer.ok) { status.textContent = result.error.message; return; }
+  status.textContent = "Complete.";
+  show(shown, result);
+};
+
 for (const form of document.querySelectorAll(".try form")) {
   const output = form.querySelector(".code");
+  const status = form.querySelector(".progress");
+  const shown = form.querySelector(".shown");
   const button = form.querySelector("[type=submit]");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const fields = new FormData(form);
-    const headers = { Authorization: `Bearer ${fields.get("key").trim()}` };
+    const authorization = { Authorization: `Bearer ${fields.get("key").trim()}` };
+    const headers = { ...authorization };
     const request = { method: form.dataset.method, headers };
     if (fields.has("body")) {
       headers["Content-Type"] = "application/json";
@@ -77,21 +124,27 @@ for (const form of document.querySelectorAll(".try form")) {
       request.body = fields.get("body");
     }
     button.disabled = true;
-    let text;
+    status.textContent = "";
+    shown.replaceChildren();
+    const say = (text) => { output.querySelector("code").textContent = text; output.hidden = false; };
     try {
       const path = form.dataset.path.replace("{jobId}", encodeURIComponent((fields.get("jobId") ?? "").trim()));
       const response = await fetch(path, request);
-      const body = await response.text();
-      try { text = JSON.stringify(JSON.parse(body), null, 2); } catch { text = body; }
-      text = `${response.status} ${response.statusText}\n\n${text}`;
-      const made = response.status === 202 ? JSON.parse(body).jobId : null;
-      if (made) for (const input of document.querySelectorAll("input[name=jobId]")) input.value = made;
+      const raw = await response.text();
+      let body = null;
+      try { body = JSON.parse(raw); } catch { /* shown as it came */ }
+      say(`${response.status} ${response.statusText}\n\n${body ? JSON.stringify(body, null, 2) : raw}`);
+      if (response.status === 202 && body?.jobId) {
+        for (const input of document.querySelectorAll("input[name=jobId]")) input.value = body.jobId;
+        if (statusPath && resultPath) await follow(body.jobId, authorization, status, shown);
+      } else if (response.ok && body?.url) {
+        show(shown, body);
+      }
     } catch (fault) {
-      text = String(fault);
+      if (output.hidden) say(String(fault)); else status.textContent = String(fault);
+    } finally {
+      button.disabled = false;
     }
-    output.querySelector("code").textContent = text;
-    output.hidden = false;
-    button.disabled = false;
   });
 }
 // A key is typed once for all panels of the tab, and kept nowhere else.
