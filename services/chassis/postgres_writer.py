@@ -97,6 +97,8 @@ def open_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
+        # Errors are logged, and what a row holds is not for the log.
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
 

@@ -261,7 +261,11 @@ class SqliteWriter:
 
     def _open(self) -> Connection:
         engine = create_engine(
-            "sqlite://", creator=lambda: connect_for_writing(self._path), poolclass=NullPool
+            "sqlite://",
+            creator=lambda: connect_for_writing(self._path),
+            poolclass=NullPool,
+            # Errors are logged, and what a row holds is not for the log.
+            hide_parameters=True,
         )
         event.listen(engine, "begin", begin_immediate)
         return engine.connect()
@@ -390,6 +394,7 @@ def reading_engine(path: Path) -> AsyncEngine:
         pool_size=READERS,
         max_overflow=0,
         pool_timeout=READER_WAIT_S,
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         # In autocommit there is nothing to roll back, and each call is a trip to aiosqlite's thread and back.
         skip_autocommit_rollback=True,

@@ -22,8 +22,8 @@ class StorageSettings:
     # May hold a password.
     database_url: Secret = setting(
         "ATELIER_JOBS_DATABASE_URL",
-        default=Secret("sqlite:///var/jobs.db"),
-        help="sqlite:///path or postgresql://user@host/database",
+        default=Secret("sqlite:///var/jobs/jobs.db"),
+        help="the database: sqlite:///path/file.db, or postgresql://user@host/database",
         parse=Secret,
     )
     log_level: str = setting(
@@ -45,7 +45,10 @@ class Settings(StorageSettings):
         "ATELIER_JOBS_POOL_ADDRESS", help="host:port of the provider pool", parse=host_and_port
     )
     grpc_listen: str = setting(
-        "ATELIER_JOBS_GRPC_LISTEN", default="127.0.0.1:7002", help="where gRPC is served", parse=host_and_port
+        "ATELIER_JOBS_GRPC_LISTEN",
+        default="127.0.0.1:0",
+        help="where gRPC is served; port 0 is any free one",
+        parse=host_and_port,
     )
     operations_listen: str = setting(
         "ATELIER_JOBS_OPERATIONS_LISTEN",

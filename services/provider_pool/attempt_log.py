@@ -21,6 +21,7 @@ from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item
 from services.provider_pool.store import attempts as store
+from services.provider_pool.store.accounts import lock_accounts
 
 CACHED_ATTEMPTS = 20_000
 """About a kilobyte each; more attempts than that are not polled at once by one process."""
@@ -54,7 +55,8 @@ class AttemptLog:
         """Record what became of an attempt; its record afterwards."""
         attempt = cast("Attempt", await self._commits.submit(change))
         self._remember(attempt)
-        if change.signals:
+        if change.signals or change.cost_millis is not None:
+            # A cost that turns out lower than what was booked leaves the account with more, too.
             self._capacity.improved()
         if change.to is attempt.state:
             reason = "" if attempt.failure is None else attempt.failure.reason.value
@@ -126,6 +128,8 @@ class AttemptLog:
 
 
 def _adopt(connection: Connection, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
+    # One adoption on an account at a time: of two twins in doubt, the second must see what the first took.
+    lock_accounts(connection, [attempt.account_id])
     current = store.lock_attempts(connection, [attempt.attempt_id]).get(attempt.attempt_id)
     if current is None or current.state is not AttemptState.UNKNOWN:
         return current

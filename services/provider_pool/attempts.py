@@ -64,7 +64,8 @@ class Attempt:
     """The record of an attempt.
 
     `generation`, `task`, `outputs` and `collected` are JSON texts, empty where there is none yet; `task_id` is the provider's.
-    `cost_millis` is in thousandths of the provider's own unit and is off the account's balance once `booked`.
+    `cost_millis` is in thousandths of the provider's own unit and is off the account's balance once `booked`: when the attempt
+    is over, or when its lease ends before that, and then what is known later makes up the difference.
     """
 
     attempt_id: str
@@ -126,6 +127,11 @@ def booked_millis(
     if failure is None or failure.charged is Charged.NO:
         return 0
     return expected_millis if told_millis is None else told_millis
+
+
+def may_still_cost(attempt: Attempt) -> bool:
+    """Whether the provider may take money for the attempt that no balance shows yet."""
+    return not attempt.booked and attempt.state not in (AttemptState.FAILED, AttemptState.ABANDONED)
 
 
 def abandoned(resubmit: bool, detail: str) -> Failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from services.chassis.clock import Clock
@@ -12,7 +12,7 @@ from services.chassis.database import Database
 from services.chassis.errors import Kind, ServiceError
 from services.provider_pool import pool
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.pool import Mode
+from services.provider_pool.pool import Account, Mode
 from services.provider_pool.store import accounts as store
 
 Rooms: TypeAlias = Mapping[tuple[Mode, str], int]
@@ -38,6 +38,7 @@ class Capacity:
         self._clock = clock
         self._wake = asyncio.Event()
         self._told = False
+        self._looking = asyncio.Lock()
         self._watchers: set[asyncio.Event] = set()
         self._rooms: Rooms = {}
         self._opens_at_ms = 0
@@ -75,8 +76,18 @@ class Capacity:
         return _PAUSE_S
 
     async def _look(self) -> None:
-        told, self._told = self._told, False
-        accounts = (await self._database.read(store.load_accounts)).values()
+        # One at a time: an older picture must not replace a newer one.
+        async with self._looking:
+            told, self._told = self._told, False
+            try:
+                accounts = (await self._database.read(store.load_accounts)).values()
+            except BaseException:
+                if told:
+                    self.improved()
+                raise
+            self._tell(accounts, told=told)
+
+    def _tell(self, accounts: Iterable[Account], *, told: bool) -> None:
         now_ms, before = self._clock.now_ms(), self._rooms
         self._rooms = pool.rooms(accounts, self._models, now_ms)
         opening = (one.reopens_at_ms for account in accounts for one in account.breakers.values())

@@ -27,6 +27,7 @@ from services.provider_pool.codec import Stored
 from services.provider_pool.media_probe import Probe, UnknownMedia
 from services.provider_pool.media_store import MediaStore, Staged, TooLarge
 from services.provider_pool.records import Change
+from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,10 @@ class Collection:
         except ProviderError as error:
             log.warning("collect.failed", extra={"attempt_id": attempt_id, "cause": error.code})
             raise errors.provider_unreachable() from error
+        except (SealBroken, OSError) as error:
+            # Mended by an operator (a key ring, a full disk); the outputs wait at the provider meanwhile.
+            log.exception("collect.failed", extra={"attempt_id": attempt_id})
+            raise errors.provider_unreachable() from error
         change = Change(
             attempt_id,
             attempt.account_id,
@@ -158,7 +163,7 @@ class Collection:
             async with asyncio.timeout(self._catalog.terms(attempt.provider).poll_timeout_s):
                 account = await self._accounts.access(attempt.account_id)
                 await adapter.forget(Context(self._clock), account, codec.read_task(attempt.task))
-        except (ProviderError, ServiceError, TimeoutError, OSError) as error:
+        except (ProviderError, ServiceError, SealBroken, TimeoutError, OSError) as error:
             # A courtesy: everything is stored and recorded.
             log.info("collect.not_forgotten", extra={"attempt_id": attempt.attempt_id, "cause": str(error)})
 

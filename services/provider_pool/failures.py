@@ -14,6 +14,9 @@ from services.provider_pool.pool import WHOLE_ACCOUNT
 DETAIL_LIMIT_CHARACTERS: Final = 500
 """Some providers answer with whole HTML pages; the first lines say what an operator needs."""
 
+RETRY_AFTER_LIMIT_S: Final = 86_400.0
+"""A provider that wants to be left alone for longer than a day is as good as gone."""
+
 _STEPS: Final[Mapping[interface.Next, NextStep]] = {
     interface.Next.FAIL: NextStep.FAIL,
     interface.Next.RETRY: NextStep.RETRY,
@@ -44,8 +47,9 @@ def failure_of(error: ProviderError) -> Failure:
         (named for kind, named in _REASONS.items() if isinstance(error, kind)),
         FailureReason.PROVIDER_UNAVAILABLE,
     )
-    retry_after_ms = max(0, round((error.retry_after_s or 0) * 1000))
-    return Failure(reason, _STEPS[error.next], retry_after_ms, Charged(error.charged), detail_of(error))
+    return Failure(
+        reason, _STEPS[error.next], _retry_after_ms(error), Charged(error.charged), detail_of(error)
+    )
 
 
 def detail_of(error: ProviderError) -> str:
@@ -59,8 +63,13 @@ def fault_of(error: ProviderError, model: str, sent_at_ms: int) -> tuple[str, Fa
     if kind is None:
         return None
     whole = error.scope is Scope.ACCOUNT
-    retry_after_ms = max(0, round((error.retry_after_s or 0) * 1000))
-    return WHOLE_ACCOUNT if whole else model, Fault(kind, error.code, sent_at_ms, retry_after_ms)
+    return WHOLE_ACCOUNT if whole else model, Fault(kind, error.code, sent_at_ms, _retry_after_ms(error))
+
+
+def _retry_after_ms(error: ProviderError) -> int:
+    # What a provider asks for may be any number, also one that is none, and it goes into a column.
+    asked_s = error.retry_after_s or 0.0
+    return round(min(asked_s, RETRY_AFTER_LIMIT_S) * 1000) if asked_s > 0 else 0
 
 
 def _kind_of(error: ProviderError) -> FaultKind | None:

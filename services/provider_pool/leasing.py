@@ -19,6 +19,7 @@ from services.provider_pool.catalog import Catalog
 from services.provider_pool.leases import Lease
 from services.provider_pool.pool import Mode, Policy, Refusal
 from services.provider_pool.store import leases as store
+from services.provider_pool.store import lending
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Leasing:
         await self._commits.close()
 
     def _apply(self, connection: Connection, items: Sequence[rules.Item]) -> Sequence[rules.Answer]:
-        return store.apply(connection, items, self._policy, self._clock.now_ms())
+        return lending.apply(connection, items, self._policy, self._clock.now_ms())
 
 
 def _lane(item: rules.Item) -> str:

@@ -43,9 +43,15 @@ def accepted(
 
 
 def refused(
-    attempt: Attempt, error: ProviderError, expected_millis: int, sent_at_ms: int, now_ms: int
+    attempt: Attempt,
+    error: ProviderError,
+    expected_millis: int,
+    sent_at_ms: int,
+    now_ms: int,
+    *,
+    left: bool = True,
 ) -> Change:
-    """The submission failed: certainly, or perhaps after all not."""
+    """The submission failed: certainly, or perhaps after all not. `left`: whether anything was sent to the provider."""
     failure = failures.failure_of(error)
     in_doubt = error.next is Next.RECONCILE
     return Change(
@@ -60,7 +66,7 @@ def refused(
         cost_millis=None
         if in_doubt
         else rules.booked_millis(AttemptState.FAILED, failure, expected_millis, None),
-        signals=_signals(attempt, error, sent_at_ms),
+        signals=_signals(attempt, error, sent_at_ms) if left else _own_faults(attempt, error, sent_at_ms),
     )
 
 
@@ -130,6 +136,11 @@ def _signals(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[S
         return faults
     # A refusal of the content is a good answer, as far as the account is concerned.
     return _answered_well(attempt, sent_at_ms)
+
+
+def _own_faults(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[Signal, ...]:
+    # Where nothing was sent, nothing is known of the provider, neither good nor bad; credentials that do not open are ours.
+    return _faults(attempt, error, sent_at_ms) if error.scope is Scope.ACCOUNT else ()
 
 
 def _faults(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[Signal, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.chassis.clock import Clock
+from services.chassis.errors import ServiceError
 from services.provider_pool import codec, errors, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
@@ -26,6 +27,7 @@ from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.poll_budget import PollBudget
+from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +122,11 @@ class Polling:
             answers = await self._snapshots(account_id, provider, batch)
         except ProviderError as error:
             answers = {attempt.attempt_id: error for attempt in batch}
+        except (SealBroken, ServiceError) as error:
+            # The account could not be read: nobody was asked, and the provider is not to blame.
+            log.warning("poll.no_account", extra={"account_id": account_id, "cause": str(error)})
+            self._answer_all(batch)
+            return
         except asyncio.CancelledError:
             self._answer_all(batch)
             raise

@@ -16,6 +16,7 @@ from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.submission import Submissions
+from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Resolution:
         is_over = self._clock.now_ms() >= self._window_ends_ms(attempt)
         try:
             found = await self._listed(attempt)
-        except (ProviderError, TimeoutError) as error:
+        except (ProviderError, SealBroken, TimeoutError) as error:
             log.warning("resolve.no_list", extra={"attempt_id": attempt_id, "cause": str(error)})
             return Resolved(attempt, _ASK_AGAIN_MS)
         adopted = await self._attempts.adopt(attempt, found) if found else None

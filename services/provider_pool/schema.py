@@ -97,6 +97,9 @@ LEASES = Table(
     ),
 )
 
+# Spelled in every query as in the index: SQLite does not see that one state is one of two.
+IS_UNDECIDED = text("state IN ('submitting', 'unknown')")
+
 ATTEMPTS = Table(
     "attempts",
     METADATA,
@@ -132,8 +135,8 @@ ATTEMPTS = Table(
         "ix_attempts_open",
         "state",
         "created_at_ms",
-        sqlite_where=text("state IN ('submitting', 'unknown')"),
-        postgresql_where=text("state IN ('submitting', 'unknown')"),
+        sqlite_where=IS_UNDECIDED,
+        postgresql_where=IS_UNDECIDED,
     ),
     # One task at a provider is never adopted by two attempts.
     Index(

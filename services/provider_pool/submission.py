@@ -7,17 +7,21 @@ import logging
 import time
 
 from services.chassis.clock import Clock
+from services.chassis.errors import ServiceError
 from services.provider_pool import attempts as rules
 from services.provider_pool import codec, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
+    AccountAccess,
     AuthFailed,
     Context,
     Generation,
     InvalidRequest,
+    Prepared,
     ProviderError,
     Submission,
     SubmissionUnknown,
+    TransientFailure,
 )
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
@@ -29,6 +33,9 @@ log = logging.getLogger(__name__)
 
 ANSWER_MARGIN_S = 15.0
 """After a submission's deadline its sender still has to record the outcome, perhaps through a failover of the database."""
+
+SEND_BY_S = ANSWER_MARGIN_S / 2
+"""A request that has not left by then stays here: its sender, held up so long, would still be sending when others take it for dead."""
 
 SHUTDOWN_PATIENCE_S = 8.0
 """Most providers answer a submission within seconds; supervisors kill after some ten of them."""
@@ -114,11 +121,15 @@ class Submissions:
     async def _send(self, attempt: Attempt, generation: Generation) -> Attempt:
         expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
         sent_at_ms = self._clock.now_ms()
+        left = False
         try:
-            submission = await self._call(attempt, generation)
+            prepared, account = await self._prepared(attempt, generation)
+            left = True
+            submission = await self._call(attempt, prepared, account)
             change = outcomes.accepted(attempt, submission, expected_millis, sent_at_ms, self._clock.now_ms())
         except ProviderError as error:
-            change = outcomes.refused(attempt, error, expected_millis, sent_at_ms, self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            change = outcomes.refused(attempt, error, expected_millis, sent_at_ms, now_ms, left=left)
         except Exception:
             # A bug of the adapter, perhaps after the request had left: as uncertain as a broken connection.
             log.exception("submit.adapter_failed", extra={"attempt_id": attempt.attempt_id})
@@ -126,8 +137,12 @@ class Submissions:
             change = outcomes.refused(attempt, doubt, expected_millis, sent_at_ms, self._clock.now_ms())
         return await self._attempts.record(change)
 
-    async def _call(self, attempt: Attempt, generation: Generation) -> Submission:
-        adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
+    def _refuse_late(self, attempt: Attempt) -> None:
+        if self._clock.now_ms() > attempt.created_at_ms + round(SEND_BY_S * 1000):
+            raise TransientFailure("the process was held up before the request left")
+
+    async def _prepared(self, attempt: Attempt, generation: Generation) -> tuple[Prepared, AccountAccess]:
+        adapter = self._catalog.adapter(attempt.provider)
         spec = self._catalog.spec(attempt.provider, generation.model)
         if spec is None:
             raise InvalidRequest("the provider does not serve this model")
@@ -136,6 +151,14 @@ class Submissions:
             account = await self._accounts.access(attempt.account_id)
         except SealBroken as error:
             raise AuthFailed(str(error)) from error
+        except ServiceError as error:
+            # Nothing has left: the job may go to another account, and nobody has to look for it.
+            raise TransientFailure("the account could not be read") from error
+        self._refuse_late(attempt)
+        return prepared, account
+
+    async def _call(self, attempt: Attempt, prepared: Prepared, account: AccountAccess) -> Submission:
+        adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
         started_s = time.perf_counter()
         try:
             async with asyncio.timeout(terms.submit_timeout_s):

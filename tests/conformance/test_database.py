@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,25 @@ async def test_a_reader_cannot_write(things: Database) -> None:
         await things.read(inserting(thing("a")))
 
     assert await things.read(all_things) == []
+
+
+async def test_what_a_row_holds_is_in_no_error(things: Database) -> None:
+    row = thing("a", secret=b"canary-4711", order="c47")
+    await things.write(inserting(row))
+
+    def misread(connection: Connection) -> object:
+        wanted = THINGS.c.order == "canary-4711"
+        return connection.execute(select(text("no_such_column")).select_from(THINGS).where(wanted)).all()
+
+    with pytest.raises(IntegrityError) as collided:
+        await things.write(inserting(row))
+    with pytest.raises(DBAPIError) as misspelt:
+        await things.read(misread)
+
+    for error in (collided.value, misspelt.value):
+        told = "".join(traceback.format_exception(error))
+        assert "canary" not in told
+        assert "c47" not in told
 
 
 async def test_an_exception_rolls_the_transaction_back_and_reaches_the_caller(things: Database) -> None:

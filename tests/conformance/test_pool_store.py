@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 
 from services.chassis.database import Database, migrate, schema_drift
 from services.chassis.errors import ServiceError
@@ -27,6 +28,7 @@ from services.provider_pool.pool import AccountState, Mode, Policy
 from services.provider_pool.records import Begin, Begun, Change, Signal
 from services.provider_pool.schema import ACCOUNTS, METADATA
 from services.provider_pool.settings import MIGRATIONS
+from services.provider_pool.store import attempts as attempt_rows
 from services.provider_pool.store import leases as lease_rows
 from services.provider_pool.vault import KeyRing
 
@@ -259,17 +261,6 @@ async def test_an_attempt_that_ended_stays_as_it_ended(replica: Replica) -> None
     assert late == await replica.attempts.get("job_1:1", fresh=True)
 
 
-async def test_a_cost_is_taken_off_the_balance_once(replica: Replica) -> None:
-    account_id = await replica.account()
-    attempt = await replica.running("job_1:1", "task_1")
-    await replica.attempts.change(
-        replica.change(attempt, to=AttemptState.SUCCEEDED, expected_cost_millis=300)
-    )
-    booking = replica.change(attempt, collected="[]", cost_millis=300)
-    await asyncio.gather(*(replica.attempts.change(booking) for _ in range(5)))
-    assert (await replica.accounts.get(account_id)).account.balance_millis == 1_000_000 - 300
-
-
 async def test_what_is_in_the_media_store_is_not_undone(replica: Replica) -> None:
     await replica.account()
     attempt = await replica.running("job_1:1", "task_1")
@@ -332,6 +323,14 @@ async def test_an_attempt_in_doubt_adopts_the_oldest_task_that_no_attempt_has(re
     assert await replica.attempts.get("job_2:1", fresh=True) == adopted
 
 
+async def test_two_twins_in_doubt_adopt_a_task_each(replica: Replica) -> None:
+    await replica.account(concurrency_limit=5)
+    twins = [await in_doubt(replica, f"job_{turn}:1") for turn in range(4)]
+    tasks = [TaskRef(f"task_{turn}", T0_MS + turn) for turn in range(4)]
+    adopted = await asyncio.gather(*(replica.attempts.adopt(twin, tasks) for twin in twins))
+    assert {one.task_id for one in adopted if one is not None} == {task.task_id for task in tasks}
+
+
 async def test_nothing_is_adopted_while_the_same_content_is_being_sent(replica: Replica) -> None:
     await replica.account(concurrency_limit=5)
     attempt = await in_doubt(replica, "job_1:1")
@@ -373,6 +372,45 @@ async def test_attempts_are_listed_by_job_and_state(replica: Replica) -> None:
     assert await listed("", None) == ["job_1:1", "job_1:2", "job_2:1"]
     assert await listed("job_1", None) == ["job_1:1", "job_1:2"]
     assert await listed("", AttemptState.UNKNOWN, "job_1:2") == ["job_2:1"]
+
+
+def undecided_queries(attempt: Attempt) -> list[Callable[[Connection], object]]:
+    return [
+        lambda connection: attempt_rows.mark_orphans(connection, "me", False, 1, T0_MS),
+        attempt_rows.count_in_doubt,
+        lambda connection: attempt_rows.has_twin_in_flight(connection, attempt),
+    ]
+
+
+async def test_sqlite_finds_undecided_attempts_without_reading_all_others(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    url = f"sqlite:///{tmp_path / 'pool.db'}"
+    await migrate(url, MIGRATIONS)
+    database = await Database.open(url, application_name="conformance")
+    replica = Replica(database, catalog, HandClock())
+    await replica.account()
+    attempt = await replica.begun("job_1:1")
+    plans: list[str] = []
+
+    def explained(connection: Connection, work: Callable[[Connection], object]) -> None:
+        def explain(_: object, cursor: Any, statement: str, parameters: Any, *__: object) -> None:
+            if "FROM attempts" in statement:
+                rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.append(" ".join(row[3] for row in rows))
+
+        event.listen(connection, "before_cursor_execute", explain)
+        try:
+            work(connection)
+        finally:
+            event.remove(connection, "before_cursor_execute", explain)
+
+    for work in undecided_queries(attempt):
+        await database.write(partial(explained, work=work))
+    assert len(plans) == 3
+    assert all("INDEX ix_attempts_open" in plan for plan in plans), plans
+    await replica.close()
+    await database.close()
 
 
 async def test_fifty_simultaneous_leases_get_exactly_the_slots_there_are(replica: Replica) -> None:

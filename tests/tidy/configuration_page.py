@@ -18,7 +18,7 @@ _HEAD = """# Configuration
 
 Settings are environment variables, read once at start. A process refuses to start on an unusable environment, with one list of everything that is wrong. This page is made from the settings classes by `make gen`; a test keeps the two equal.
 
-Files that hold secrets (`…_FILE`) are read at start; a secret itself is never a variable, so that it shows in no process list.
+Keys are files (`…_FILE`), read at start. A database address may hold a password; it is printed nowhere, but give PostgreSQL a password file or a certificate where others can read the environment.
 
 `make run` and `python -m services` choose every variable of the services below; one that is set already wins.
 """

@@ -160,6 +160,15 @@ def test_a_page_of_html_is_cut_in_the_detail() -> None:
     assert len(failure.detail) == failures.DETAIL_LIMIT_CHARACTERS
 
 
+@pytest.mark.parametrize("asked_s", [float("inf"), float("nan"), 1e300, -1.0])
+def test_a_provider_may_ask_for_any_pause(asked_s: float) -> None:
+    error = interface.RateLimited("429", retry_after_s=asked_s)
+    found = failures.fault_of(error, PICTURE.model, NOW_MS)
+    assert found is not None
+    assert 0 <= found[1].retry_after_ms <= failures.RETRY_AFTER_LIMIT_S * 1000
+    assert failures.failure_of(error).retry_after_ms == found[1].retry_after_ms
+
+
 def test_an_accepted_attempt_keeps_no_prompt() -> None:
     change = outcomes.accepted(ATTEMPT, Submission(TASK), 100, NOW_MS, NOW_MS)
     assert (change.to, change.task_id, change.cost_millis) == (AttemptState.RUNNING, "task_1", None)

@@ -11,6 +11,7 @@ import pytest
 
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database, migrate
+from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
 from services.provider_pool.accounts import Accounts, Terms
 from services.provider_pool.adapters import interface
@@ -34,18 +35,19 @@ from services.provider_pool.adapters.interface import (
     TaskState,
 )
 from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import AttemptState
+from services.provider_pool.attempts import AttemptState, Charged, NextStep
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.health import Breaker
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.poll_budget import PollBudget
 from services.provider_pool.polling import Polling
 from services.provider_pool.pool import Mode, Policy
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.settings import MIGRATIONS
-from services.provider_pool.submission import Submissions
-from services.provider_pool.upkeep import check_accounts
-from services.provider_pool.vault import KeyRing
+from services.provider_pool.store.accounts import save_breakers
+from services.provider_pool.submission import SEND_BY_S, Submissions
+from services.provider_pool.vault import KeyRing, SealBroken
 
 PICTURE = Generation(Kind.IMAGE, "picture", "a cat")
 QUICK = interface.Terms(submit_timeout_s=0.3, poll_timeout_s=0.3, list_timeout_s=0.3)
@@ -129,7 +131,7 @@ class Parts:
         self.adapter = adapter
         self.catalog = Catalog([adapter], unknown_window_s=0)
         self.clock = clock
-        capacity = Capacity(database, self.catalog, clock)
+        self.capacity = capacity = Capacity(database, self.catalog, clock)
         self.accounts = Accounts(database, KeyRing({"k": b"k" * 32}), self.catalog, clock, capacity)
         self.attempts = AttemptLog(database, clock, capacity)
         self.leasing = Leasing(database, self.catalog, Policy.SPREAD, clock, capacity)
@@ -137,9 +139,9 @@ class Parts:
         self.polling = Polling(self.attempts, self.accounts, self.catalog, clock)
         self.resolution = Resolution(self.attempts, self.submissions, self.accounts, self.catalog, clock)
 
-    async def account(self) -> str:
+    async def account(self, label: str = "one") -> str:
         terms = Terms(concurrency_limit=100, balance_millis=1_000_000, serves_live=True)
-        return (await self.accounts.create("toy", "one", {}, terms)).account.account_id
+        return (await self.accounts.create("toy", label, {}, terms)).account.account_id
 
     async def submit(self, attempt_id: str) -> AttemptState:
         job_id = attempt_id.partition(":")[0]
@@ -239,6 +241,71 @@ async def test_doubt_stays_while_the_list_cannot_be_had(listing: Parts) -> None:
     assert (await listing.resolution.resolve("job_1:1")).attempt.state is AttemptState.ABANDONED
 
 
+async def unreadable(account_id: str) -> AccountAccess:
+    raise ServiceError(ErrorKind.UNAVAILABLE, "DATABASE_UNAVAILABLE", "away")
+
+
+async def unopened(account_id: str) -> AccountAccess:
+    raise SealBroken("sealed under a key that is not in the ring")
+
+
+async def test_what_never_left_is_not_in_doubt(toy: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.accounts, "access", unreadable)
+    assert await toy.submit("job_1:1") is AttemptState.FAILED
+    attempt = await toy.attempts.get("job_1:1", fresh=True)
+    assert attempt.failure is not None
+    assert (attempt.failure.next_step, attempt.failure.charged) == (NextStep.ROTATE, Charged.NO)
+    assert toy.adapter.submitted == []
+    assert await toy.causes() == {}
+
+
+async def test_a_request_that_never_left_closes_no_breaker(
+    toy: Parts, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(generation: Generation, spec: ModelSpec) -> Prepared:
+        raise interface.InvalidRequest("too long")
+
+    (account_id,) = await toy.accounts.load()
+    half_open = {(account_id, ""): Breaker(1, 1, 1, "", "transient")}
+    await database.write(lambda connection: save_breakers(connection, half_open))
+    monkeypatch.setattr(toy.adapter, "prepare", refuses)
+    assert await toy.submit("job_1:1") is AttemptState.FAILED
+    assert await toy.causes() == {"": "transient"}
+
+
+async def test_a_sender_that_was_held_up_sends_no_more(toy: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    lend = toy.accounts.access
+
+    async def late(account_id: str) -> AccountAccess:
+        found = await lend(account_id)
+        monkeypatch.setattr(toy.clock, "now_ms", lambda: SystemClock().now_ms() + round(SEND_BY_S * 1000) + 1)
+        return found
+
+    monkeypatch.setattr(toy.accounts, "access", late)
+    assert await toy.submit("job_1:1") is AttemptState.FAILED
+    assert toy.adapter.submitted == []
+
+
+@pytest.mark.parametrize("access", [unreadable, unopened])
+async def test_polls_of_an_account_that_cannot_be_read_speak_not_against_the_provider(
+    toy: Parts, monkeypatch: pytest.MonkeyPatch, access: Callable[[str], Awaitable[AccountAccess]]
+) -> None:
+    await toy.submit("job_1:1")
+    monkeypatch.setattr(toy.accounts, "access", access)
+    with pytest.raises(ServiceError, match="PROVIDER_UNREACHABLE"):
+        await toy.polling.poll("job_1:1", 0)
+    assert await toy.causes() == {}
+
+
+async def test_doubt_stays_while_the_credentials_do_not_open(
+    listing: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing.adapter.submitting = breaks
+    await listing.submit("job_1:1")
+    monkeypatch.setattr(listing.accounts, "access", unopened)
+    assert (await listing.resolution.resolve("job_1:1")).attempt.state is AttemptState.UNKNOWN
+
+
 async def test_polls_of_an_account_travel_together(listing: Parts) -> None:
     adapter = listing.adapter
     assert isinstance(adapter, ListingAdapter)
@@ -314,22 +381,6 @@ async def test_a_task_that_the_provider_does_not_know_has_failed(toy: Parts) -> 
 
     toy.adapter.polling = unknown
     assert (await toy.polling.poll("job_1:1", 0)).attempt.state is AttemptState.FAILED
-
-
-async def test_a_check_that_passes_takes_an_account_back_with_its_balance(toy: Parts) -> None:
-    async def unpaid(reference: str) -> Submission:
-        raise interface.InsufficientBalance("402")
-
-    toy.adapter.submitting = unpaid
-    assert await toy.submit("job_1:1") is AttemptState.FAILED
-    toy.adapter.passes_checks = False
-    await check_accounts(toy.accounts, toy.catalog, toy.clock)
-    assert await toy.causes() == {"": "insufficient_balance"}
-    toy.adapter.passes_checks = True
-    await check_accounts(toy.accounts, toy.catalog, toy.clock)
-    assert await toy.causes() == {}
-    (account,) = (await toy.accounts.load()).values()
-    assert account.balance_millis == 7_000
 
 
 class HandClock(SystemClock):

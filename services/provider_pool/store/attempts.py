@@ -16,7 +16,7 @@ from services.provider_pool.attempts import Attempt, AttemptState, Failure
 from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.pool import Account
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item, Signal
-from services.provider_pool.schema import ATTEMPTS
+from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
 from services.provider_pool.store import accounts, leases
 
 
@@ -82,6 +82,9 @@ class _Book:
             return errors.attempt_not_found(item.attempt_id)
         if item.to is not None and not rules.may_become(known, item.to):
             return known
+        if item.collected is not None and known.state is not AttemptState.SUCCEEDED:
+            # Another replica found the outputs unusable meanwhile, and has told so.
+            return known
         after = self._booked(changed(known, item), item)
         if after != known:
             self._attempts[item.attempt_id] = after
@@ -90,11 +93,12 @@ class _Book:
 
     def _booked(self, attempt: Attempt, item: Change) -> Attempt:
         account = self._accounts.get(attempt.account_id)
-        if item.cost_millis is None or attempt.booked or account is None:
+        if item.cost_millis is None or account is None:
             return attempt
-        balance_millis = self._balances.get(attempt.account_id, account.balance_millis)
-        if item.cost_millis:
-            self._balances[attempt.account_id] = balance_millis - item.cost_millis
+        owed_millis = item.cost_millis - (attempt.cost_millis if attempt.booked else 0)
+        if owed_millis:
+            balance_millis = self._balances.get(attempt.account_id, account.balance_millis)
+            self._balances[attempt.account_id] = balance_millis - owed_millis
         return replace(attempt, booked=True, cost_millis=item.cost_millis)
 
     def _signal(self, signal: Signal, now_ms: int) -> None:
@@ -128,7 +132,8 @@ def changed(attempt: Attempt, item: Change) -> Attempt:
         "generation": item.generation,
         "failure": item.failure,
         "collected": item.collected,
-        "cost_millis": item.expected_cost_millis,
+        # What is off the balance already is changed together with the balance only.
+        "cost_millis": None if attempt.booked else item.expected_cost_millis,
     }
     after = replace(attempt, **{name: value for name, value in given.items() if value is not None})
     if item.to in rules.TERMINAL:
@@ -138,7 +143,7 @@ def changed(attempt: Attempt, item: Change) -> Attempt:
 
 def mark_orphans(connection: Connection, me: str, alone: bool, answer_by_ms: int, now_ms: int) -> list[str]:
     """Turn attempts that nobody is sending any more into `unknown` ones, and name them."""
-    statement = select(ATTEMPTS).where(ATTEMPTS.c.state == "submitting")
+    statement = select(ATTEMPTS).where(IS_UNDECIDED, ATTEMPTS.c.state == "submitting")
     rows = connection.execute(locked(statement, ATTEMPTS.c.attempt_id)).all()
     orphans = [
         replace(attempt, state=AttemptState.UNKNOWN)
@@ -167,6 +172,7 @@ def owned_tasks(connection: Connection, account_id: str, task_ids: Iterable[str]
 def has_twin_in_flight(connection: Connection, attempt: Attempt) -> bool:
     """Whether a request with the same content is being sent on the account: a task found now may be that one's."""
     statement = select(ATTEMPTS.c.attempt_id).where(
+        IS_UNDECIDED,
         ATTEMPTS.c.state == "submitting",
         ATTEMPTS.c.account_id == attempt.account_id,
         ATTEMPTS.c.fingerprint == attempt.fingerprint,
@@ -202,7 +208,8 @@ def load_attempts(
 
 def count_in_doubt(connection: Connection) -> int:
     """How many attempts are `unknown` now."""
-    return connection.execute(select(func.count()).where(ATTEMPTS.c.state == "unknown")).scalar_one()
+    in_doubt = select(func.count()).where(IS_UNDECIDED, ATTEMPTS.c.state == "unknown")
+    return connection.execute(in_doubt).scalar_one()
 
 
 def lock_attempts(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Attempt]:

@@ -1,4 +1,4 @@
-"""Leases in the database."""
+"""Leases in the database; what a batch does to them is in `lending`."""
 
 from __future__ import annotations
 
@@ -8,28 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select
 
 from services.chassis.database import locked, member_of, upsert_rows
-from services.provider_pool import leases as rules
-from services.provider_pool.leases import Batch, Lease, LeaseState
-from services.provider_pool.pool import Policy
+from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.schema import LEASES
-from services.provider_pool.store import accounts
-
-
-def apply(
-    connection: Connection, items: Sequence[rules.Item], policy: Policy, now_ms: int
-) -> list[rules.Answer]:
-    """Answer a batch under the locks of all accounts, and write what it changed.
-
-    All accounts, because any of them may be chosen: two replicas take turns, and neither oversubscribes an account.
-    """
-    held = accounts.lock_accounts(connection)
-    named = {attempt_id for item in items for attempt_id in rules.attempts_of(item)}
-    batch = Batch(held, lock_leases(connection, named), now_ms)
-    answers = rules.apply(items, batch, policy)
-    accounts.save_loads(connection, [batch.accounts[name] for name in sorted(batch.changed_accounts)])
-    accounts.save_breakers(connection, batch.changed_breakers)
-    save_leases(connection, [batch.leases[name] for name in sorted(batch.changed_leases)])
-    return answers
 
 
 def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Lease]:
