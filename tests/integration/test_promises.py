@@ -97,7 +97,13 @@ async def test_idempotency_outlives_a_restart_of_the_whole_house(tmp_path: Path)
 
 
 async def test_every_accepted_job_ends_once_though_each_process_is_killed_meanwhile(tmp_path: Path) -> None:
-    async with running_house(tmp_path / "var") as house, inside(house) as services, _session() as session:
+    # A submission that was cut off is looked for during this window; two minutes would be a long test.
+    window = {"ATELIER_POOL_UNKNOWN_WINDOW_S": "3"}
+    async with (
+        running_house(tmp_path / "var", **window) as house,
+        inside(house) as services,
+        _session() as session,
+    ):
         await services.set_account_options(render="instant", pace_ms="1500")
         await services.set_concurrency(10)
         customer_id, key, _ = await services.customer(60 * 20)
@@ -107,14 +113,19 @@ async def test_every_accepted_job_ends_once_though_each_process_is_killed_meanwh
         for service in ("jobs", "provider_pool", "billing"):
             os.kill(house.pid_of(service), signal.SIGKILL)
             await house.heard(f"{service} is ready again")
-        ended = [await customer.ended(answer.json["jobId"], deadline_s=100) for answer in made]
-        assert {job["status"] for job in ended} == {"complete"}
+        ended = [await customer.ended(answer.json["jobId"]) for answer in made]
+        completed = sum(job["status"] == "complete" for job in ended)
+        # What the pool was sending when it died may never have arrived: such a job fails and is refunded.
+        assert completed >= 30
+        assert all(job["refundedCredits"] == 20 for job in ended if job["status"] == "failed")
         usage = (await customer.call("GET", "/v1/usage")).json
-        assert usage == {"creditsBalance": 0, "creditsReserved": 0, "creditsAvailable": 0}
+        left = 60 * 20 - completed * 20
+        assert usage == {"creditsBalance": left, "creditsReserved": 0, "creditsAvailable": left}
         journal = await services.billing.ListJournal(
             billing.ListJournalRequest(customer_id=customer_id, mode=billing.MODE_LIVE, limit=1000)
         )
-        assert [entry.kind for entry in journal.entries].count("capture") == 60
+        kinds = Counter(entry.kind for entry in journal.entries if entry.applied)
+        assert (kinds["hold"], kinds["capture"], kinds["release"]) == (60, completed, 60 - completed)
 
 
 async def test_5000_queued_jobs_of_one_customer_delay_another_s_single_job_by_one_job_at_most(

@@ -84,7 +84,9 @@ class SandboxAdapter(interface.Adapter):
     name: ClassVar[str] = "sandbox"
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.LIST, Feature.POLL_MANY})
     # It is on this machine, so its budget is only there to be exercised.
-    terms: ClassVar[Terms] = Terms(polls_per_second=1000.0, poll_burst=2000)
+    # An order is in the list before its submission is answered, and no sender starts later than 7.5 s: what is
+    # not there after twice that never will be.
+    terms: ClassVar[Terms] = Terms(unknown_window_s=15.0, polls_per_second=1000.0, poll_burst=2000)
 
     def __init__(self, folder: Path, *, workers: int) -> None:
         self._orders = OrderBook(folder)
