@@ -16,15 +16,9 @@ from sqlalchemy import (
     literal_column,
 )
 
-METADATA = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(referred_table_name)s",
-    }
-)
+from services.chassis.schema_migration import CONSTRAINT_NAMES
+
+METADATA = MetaData(naming_convention=CONSTRAINT_NAMES)
 
 CUSTOMERS = Table(
     "customers",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -19,6 +17,7 @@ from services.billing.verification import LedgerWatch
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.process import Process
+from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
 from services.gen.billing.v1 import billing_pb2_grpc as rpc
 
@@ -37,7 +36,7 @@ async def serve(settings: Settings) -> None:
         authenticator = Authenticator(database, storefronts.key_prefixes(), settings.key_pepper, clock)
         stack.push_async_callback(authenticator.write_uses)
         service = BillingService(database, bookkeeper, authenticator, storefronts, settings.key_pepper, clock)
-        stack.push_async_callback(_stop, _background(database, bookkeeper, authenticator, clock))
+        await stack.enter_async_context(rounds(clock, _rounds(database, bookkeeper, authenticator, clock)))
         server = RpcServer(
             settings.grpc_listen, [partial(rpc.add_BillingServiceServicer_to_server, service)], [SERVICE_NAME]
         )
@@ -47,25 +46,15 @@ async def serve(settings: Settings) -> None:
         await process.until_stopped()
 
 
-def _background(
+def _rounds(
     database: Database, bookkeeper: Bookkeeper, authenticator: Authenticator, clock: Clock
-) -> list[asyncio.Task[None]]:
-    rounds: dict[str, Callable[[], Awaitable[float]]] = {
+) -> dict[str, Round]:
+    return {
         "expire_holds": partial(upkeep.expire_holds, database, bookkeeper, clock),
         "show_gauges": partial(upkeep.show_gauges, database, clock),
         "write_key_uses": partial(upkeep.write_key_uses, authenticator),
         "watch_ledger": LedgerWatch(partial(database.read, snapshot=True)).step,
     }
-    return [
-        asyncio.create_task(upkeep.again_and_again(name, clock, task), name=f"billing-{name}")
-        for name, task in rounds.items()
-    ]
-
-
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _ping(connection: Connection) -> None:

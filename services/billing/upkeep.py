@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge
 
@@ -13,7 +12,6 @@ from services.billing.bookkeeper import Bookkeeper
 from services.billing.store import holds
 from services.chassis.clock import Clock
 from services.chassis.database import Database
-from services.chassis.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +25,6 @@ SHORTEST_SWEEP_PAUSE_S = 0.02
 OVERDUE_AFTER_MS = 30_000
 GAUGES_PERIOD_S = 5.0
 KEY_USES_PERIOD_S = 5.0
-# After a failure, which is logged, the next round may as well succeed.
-PAUSE_AFTER_FAILURE_S = 2.0
 
 _OPEN_HOLDS = Gauge("atelier_billing_open_holds", "Holds that are open.")
 _HELD_MILLIS = Gauge("atelier_billing_held_millis", "What open holds keep, in thousandths of a credit.")
@@ -72,25 +68,3 @@ async def write_key_uses(authenticator: Authenticator) -> float:
     """Write when keys were last used; returns how long to wait, in seconds."""
     await authenticator.write_uses()
     return KEY_USES_PERIOD_S
-
-
-async def again_and_again(name: str, clock: Clock, task: Callable[[], Awaitable[float]]) -> None:
-    """Run `task` until cancelled, pausing as it says; a failure is logged and tried again."""
-    while not _is_cancelled():
-        try:
-            pause_s = await task()
-        except ServiceError as fault:
-            log.warning("upkeep.failed", extra={"task": name, "reason": fault.reason})
-            pause_s = PAUSE_AFTER_FAILURE_S
-        except Exception:
-            if not _is_cancelled():
-                log.exception("upkeep.failed", extra={"task": name})
-            pause_s = PAUSE_AFTER_FAILURE_S
-        if not _is_cancelled():
-            await clock.sleep(pause_s)
-
-
-def _is_cancelled() -> bool:
-    # A driver that is interrupted may raise an error of its own in place of the cancellation.
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -21,6 +21,17 @@ from sqlalchemy.pool import NullPool
 from services.chassis import postgres_writer, sqlite_writer, storage_failures
 from services.chassis.database_address import parse_url
 
+CONSTRAINT_NAMES = {
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(referred_table_name)s",
+}
+"""How every schema names its constraints: the engines make up names of their own otherwise, and a migration that
+changes one must know its name on both.
+"""
+
 log = logging.getLogger(__name__)
 
 ADVISORY_LOCK = 0x41_74_65_6C_69_65_72

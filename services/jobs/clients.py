@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import IntEnum
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -44,19 +44,26 @@ def _mode_name(number: int) -> str:
     return "live" if number == billing.MODE_LIVE else "test"
 
 
-class BillingClient:
-    """The money of a job, under the job's id."""
+class _Service:
+    """One service: a channel, its stubs, and the stream that its hot calls share."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        stub: Callable[[grpc.aio.Channel], Any],
+        messages: Any,
+        repeatable: frozenset[str],
+    ) -> None:
         self._channel = open_channel(address)
-        self._stub = billing_rpc.BillingServiceStub(self._channel)
+        untyped = stub(self._channel)
         self._stream: Coalescer[Any, Any] = Coalescer(
-            self._stub.Dispatch,
-            billing.DispatchRequest,
-            billing.DispatchItem,
-            name="billing",
-            repeatable=_BILLING_REPEATABLE,
-            unary=unary_of(self._stub),
+            untyped.Dispatch,
+            messages.DispatchRequest,
+            messages.DispatchItem,
+            name=name,
+            repeatable=repeatable,
+            unary=unary_of(untyped),
         )
 
     async def __aenter__(self) -> Self:
@@ -69,8 +76,16 @@ class BillingClient:
         await self._channel.close()
 
     async def check(self) -> None:
-        """Raises while billing cannot be reached."""
+        """Raises while the service cannot be reached."""
         await _connected(self._channel)
+
+
+class BillingClient(_Service):
+    """The money of a job, under the job's id."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, "billing", billing_rpc.BillingServiceStub, billing, _BILLING_REPEATABLE)
+        self._stub = billing_rpc.BillingServiceStub(self._channel)
 
     async def hold(self, job: Job, ttl_ms: int) -> Quote:
         request = billing.HoldRequest(
@@ -122,33 +137,12 @@ class BillingClient:
         ]
 
 
-class PoolClient:
+class PoolClient(_Service):
     """Accounts and attempts, under the attempt's id."""
 
     def __init__(self, address: str) -> None:
-        self._channel = open_channel(address)
+        super().__init__(address, "provider_pool", pool_rpc.ProviderPoolServiceStub, pool, _POOL_REPEATABLE)
         self._stub = pool_rpc.ProviderPoolServiceStub(self._channel)
-        self._stream: Coalescer[Any, Any] = Coalescer(
-            self._stub.Dispatch,
-            pool.DispatchRequest,
-            pool.DispatchItem,
-            name="provider_pool",
-            repeatable=_POOL_REPEATABLE,
-            unary=unary_of(self._stub),
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stream.close()
-        await self._channel.close()
-
-    async def check(self) -> None:
-        """Raises while the pool cannot be reached."""
-        await _connected(self._channel)
 
     async def lease(self, job: Job, ttl_ms: int, *, wait_behind_others: bool) -> Granted | Busy:
         request = pool.LeaseRequest(

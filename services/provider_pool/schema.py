@@ -16,14 +16,9 @@ from sqlalchemy import (
     text,
 )
 
-METADATA = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
+from services.chassis.schema_migration import CONSTRAINT_NAMES
+
+METADATA = MetaData(naming_convention=CONSTRAINT_NAMES)
 
 # No index names a column that a lease changes, so that PostgreSQL updates an account in its page (HOT).
 ACCOUNTS = Table(

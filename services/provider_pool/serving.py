@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.process import Process
+from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
 from services.provider_pool import upkeep
@@ -47,7 +46,7 @@ async def serve(settings: Settings) -> None:
         catalog = _catalog(settings, stack)
         parts = _parts(settings, database, ring, catalog, store, clock, stack)
         await parts.attempts.mark_orphans(parts.submissions.answer_by_ms)
-        stack.push_async_callback(_stop, _background(settings, database, parts, catalog, store))
+        await stack.enter_async_context(rounds(clock, _rounds(settings, database, parts, catalog, store)))
         server = RpcServer(
             settings.grpc_listen,
             [partial(rpc.add_ProviderPoolServiceServicer_to_server, ProviderPoolService(parts))],
@@ -113,12 +112,12 @@ def _parts(
     )
 
 
-def _background(
+def _rounds(
     settings: Settings, database: Database, parts: Parts, catalog: Catalog, store: MediaStore
-) -> list[asyncio.Task[None]]:
+) -> dict[str, Round]:
     accounts, clock = parts.accounts, parts.clock
     answer_by_ms = parts.submissions.answer_by_ms
-    rounds: dict[str, Callable[[], Awaitable[float]]] = {
+    return {
         "sweep_leases": partial(upkeep.sweep_leases, parts.leasing),
         "find_orphans": partial(upkeep.find_orphans, parts.attempts, answer_by_ms),
         "check_accounts": partial(upkeep.check_accounts, accounts, catalog, clock),
@@ -126,13 +125,3 @@ def _background(
         "show_gauges": partial(upkeep.show_gauges, database, accounts, catalog, clock),
         "tell_capacity": parts.capacity.run,
     }
-    return [
-        asyncio.create_task(upkeep.again_and_again(name, clock, task), name=f"pool-{name}")
-        for name, task in rounds.items()
-    ]
-
-
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

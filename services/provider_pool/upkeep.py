@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from services.chassis.clock import Clock
@@ -33,7 +32,6 @@ CHECK_TIMEOUT_S: Final = 10.0
 MEDIA_SWEEP_S: Final = 3600.0
 # Files are older than the job that tells its customer how long they stay: the rest of an hour covers a slow settlement.
 MEDIA_GRACE_S: Final = 3600
-PAUSE_AFTER_FAILURE_S: Final = 2.0
 
 
 async def sweep_leases(leasing: Leasing) -> float:
@@ -108,25 +106,3 @@ def _show_accounts(accounts: list[Account], catalog: Catalog, now_ms: int) -> No
     models = {name: catalog.models(name) for name in catalog.adapters}
     for (mode, model), free in pool.rooms(accounts, models, now_ms).items():
         meters.FREE_SLOTS.labels(mode.value, model).set(free)
-
-
-async def again_and_again(name: str, clock: Clock, task: Callable[[], Awaitable[float]]) -> None:
-    """Run `task` until cancelled, pausing as it says; a failure is logged and tried again."""
-    while not _is_cancelled():
-        try:
-            pause_s = await task()
-        except ServiceError as fault:
-            log.warning("upkeep.failed", extra={"task": name, "reason": fault.reason})
-            pause_s = PAUSE_AFTER_FAILURE_S
-        except Exception:
-            if not _is_cancelled():
-                log.exception("upkeep.failed", extra={"task": name})
-            pause_s = PAUSE_AFTER_FAILURE_S
-        if not _is_cancelled():
-            await clock.sleep(pause_s)
-
-
-def _is_cancelled() -> bool:
-    # A driver that is interrupted may raise an error of its own in place of the cancellation.
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -11,12 +11,13 @@ import pytest
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind, ServiceError
+from services.chassis.rounds import again_and_again
 from services.provider_pool.accounts import Terms
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import AccountAccess, AccountStatus, Context, Submission
 from services.provider_pool.attempts import AttemptState
 from services.provider_pool.settings import MIGRATIONS
-from services.provider_pool.upkeep import again_and_again, check_accounts
+from services.provider_pool.upkeep import check_accounts
 from tests.unit.test_pool_calls import Parts, ToyAdapter
 
 
