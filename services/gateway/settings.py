@@ -57,9 +57,6 @@ class Settings:
         help="file with one signing key a line, at least 32 characters each; the first signs, all verify",
         parse=file_secret,
     )
-    pool_address: str = setting(
-        "ATELIER_GATEWAY_POOL_ADDRESS", default="", help="host:port or unix:/path of the provider pool"
-    )
     listen: str = setting(
         "ATELIER_GATEWAY_LISTEN",
         default="127.0.0.1:8080",

@@ -77,7 +77,6 @@ def environment(service: str, settings: Settings, layout: Layout, ports: Ports) 
         chosen["GRPC_LISTEN"] = f"{_LOOPBACK}:{ports.grpc[service]}"
     if service in {"jobs", "gateway"}:
         chosen["BILLING_ADDRESS"] = f"{_LOOPBACK}:{ports.grpc['billing']}"
-        chosen["POOL_ADDRESS"] = f"{_LOOPBACK}:{ports.grpc['provider_pool']}"
     chosen |= _own_settings(service, layout, ports)
     return {prefix + name: value for name, value in chosen.items()}
 
@@ -91,6 +90,8 @@ def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
             "MEDIA_FOLDER": str(layout.media),
             "SANDBOX_FOLDER": str(layout.sandbox),
         }
+    if service == "jobs":
+        return {"POOL_ADDRESS": f"{_LOOPBACK}:{ports.grpc['provider_pool']}"}
     if service == "gateway":
         return {
             "LISTEN": f"{_LOOPBACK}:{ports.public}",
