@@ -232,6 +232,10 @@ class FakePool(_Faults):
             self._news.notify_all()
 
     async def Lease(self, request: pool.LeaseRequest, context: Any) -> pool.LeaseResponse:
+        return await self.grant(request, context)
+
+    async def grant(self, request: pool.LeaseRequest, context: Any) -> pool.LeaseResponse:
+        """What a lease request is answered; a test may put another in its place."""
         await self.enter("Lease")
         if self.incapable:
             raise ServiceError(Kind.FAILED_PRECONDITION, "NO_CAPABLE_ACCOUNT", "none")

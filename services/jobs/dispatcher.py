@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from services.chassis import call_context
 from services.chassis.clock import Clock
@@ -22,6 +24,7 @@ from services.jobs.ports import Pool, Room
 from services.jobs.reservations import Reservations
 from services.jobs.returns import Returns
 from services.jobs.schedule import Timing
+from services.jobs.steps import TRANSIENT
 from services.jobs.store import JobStore
 from services.jobs.waiting_room import Customer, JobClass, Waiting, WaitingRoom, waiting_of
 
@@ -67,6 +70,10 @@ class Dispatcher:
         self.reservations = Reservations()
         self._offers: set[asyncio.Task[None]] = set()
         self._offered_ids: set[str] = set()
+        # Refused for reasons of their own; they are asked for again a little later.
+        self._aside: dict[str, Waiting] = {}
+        # Past their deadline, and not committed as failing yet.
+        self._late: dict[str, None] = {}
         self._wake = asyncio.Event()
 
     def starts(self, start: Callable[[Job], None]) -> None:
@@ -81,7 +88,8 @@ class Dispatcher:
     def offer_at_once(self, job: Job) -> None:
         """Asks for another account without waiting for an announcement: the job was on one already."""
         waiting = waiting_of(job)
-        self._spawn(job, waiting, self._of(waiting.job_class).news)
+        news = self._of(waiting.job_class).news
+        self._spawn(waiting, self._offer_within_limit(job, waiting, news))
 
     def announce(self, rooms: Iterable[Room]) -> None:
         """The pool says where there is room."""
@@ -98,12 +106,19 @@ class Dispatcher:
             self._wake.set()
 
     def knows(self, job_id: str) -> bool:
-        """Whether the job waits here, or is being offered."""
-        return job_id in self.room or job_id in self._offered_ids
+        """Whether the job waits here, is being offered, or is about to fail of its deadline."""
+        unsettled = job_id in self._offered_ids or job_id in self._aside or job_id in self._late
+        return unsettled or job_id in self.room
+
+    def job_ids(self) -> list[str]:
+        """The jobs that wait here, or are being offered."""
+        return list({*self.room.job_ids(), *self._offered_ids, *self._aside})
 
     def drop_all(self) -> None:
         """Forgets every job: somebody else owns them."""
         self.room.clear()
+        self._aside.clear()
+        self._late.clear()
         for offer in self._offers:
             offer.cancel()
 
@@ -125,12 +140,15 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Dispatches for ever: at every announcement, and every few seconds in case one was missed."""
+        expect_s = self._clock.monotonic_s() + self._timing.dispatch_s
         while True:
-            try:
-                async with asyncio.timeout(self._timing.dispatch_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, expect_s - self._clock.monotonic_s())):
                     await self._wake.wait()
-            except TimeoutError:
+            # By the clock, not for want of news: jobs that keep arriving wake this without saying where room is.
+            if self._clock.monotonic_s() >= expect_s:
                 self._expect_room_everywhere()
+                expect_s = self._clock.monotonic_s() + self._timing.dispatch_s
             self._wake.clear()
             try:
                 await self._ownership.permission()
@@ -145,6 +163,9 @@ class Dispatcher:
 
     def _expect_room_everywhere(self) -> None:
         self._capped.clear()
+        for waiting in self._aside.values():
+            self.room.add(waiting, front=True)
+        self._aside.clear()
         for job_class in self.room.classes():
             capacity = self._of(job_class)
             capacity.slots = max(1, capacity.slots)
@@ -177,7 +198,7 @@ class Dispatcher:
                 self.room.add(waiting, front=True)
                 continue
             spoken_for[waiting.customer] += 1
-            self._spawn(job, waiting, self._of(waiting.job_class).news)
+            self._spawn(waiting, self._offer(job, waiting, self._of(waiting.job_class).news))
         return True
 
     def _take(self) -> list[Waiting]:
@@ -192,10 +213,10 @@ class Dispatcher:
                 taken.append(waiting)
         return taken
 
-    def _spawn(self, job: Job, waiting: Waiting, news: int) -> None:
+    def _spawn(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
         self.reservations.reserve(waiting.customer)
         self._offered_ids.add(waiting.job_id)
-        offer = asyncio.create_task(self._offer(job, waiting, news))
+        offer = asyncio.create_task(work)
         self._offers.add(offer)
         offer.add_done_callback(lambda done: self._offered(done, waiting))
 
@@ -209,6 +230,16 @@ class Dispatcher:
             log.error("dispatch.offer_failed", exc_info=offer.exception(), extra={"job_id": waiting.job_id})
             self.room.add(waiting, front=True)
 
+    async def _offer_within_limit(self, job: Job, waiting: Waiting, news: int) -> None:
+        # Others of this customer may have begun to run since this one stopped. Itself is among those reserved.
+        spoken_for = self.reservations.of(waiting.customer)
+        load = await self._store.load(waiting.customer)
+        if load.running + spoken_for > job.running_limit:
+            self._capped.add(waiting.customer)
+            self.room.add(waiting, front=True)
+            return
+        await self._offer(job, waiting, news)
+
     async def _offer(self, job: Job, waiting: Waiting, news: int) -> None:
         await self._ownership.permission()
         try:
@@ -219,11 +250,16 @@ class Dispatcher:
         except ServiceError as error:
             if error.reason == "LEASE_ENDED":
                 await self._skip_number(job)
+            elif error.reason == "NO_CAPABLE_ACCOUNT" or error.kind not in TRANSIENT:
+                self._set_aside(waiting)
             else:
                 self._put_back(waiting, news)
             return
         if not isinstance(answer, Granted):
-            self._put_back(waiting, news)
+            if job.avoid_account_ids:
+                self._set_aside(waiting)
+            else:
+                self._put_back(waiting, news)
             return
         now_ms = self._clock.now_ms()
         allowance_ms = self._timing.run_allowance_ms(job.generation.kind)
@@ -241,6 +277,12 @@ class Dispatcher:
             capacity.slots = 0
         self.room.add(waiting, front=True)
 
+    def _set_aside(self, waiting: Waiting) -> None:
+        """What this job cannot use, the others of its class may: it must not stand before them."""
+        self._aside[waiting.job_id] = waiting
+        self._of(waiting.job_class).slots += 1
+        self._wake.set()
+
     async def _skip_number(self, job: Job) -> None:
         """The lease of this number ended before anybody used it; the next one has a number of its own."""
         number = job.attempt_number + 1
@@ -254,18 +296,26 @@ class Dispatcher:
 
     async def _fail_overdue(self) -> None:
         now_ms = self._clock.now_ms()
-        late = self.room.overdue(now_ms)
-        if not late:
+        self._late.update(dict.fromkeys(self.room.overdue(now_ms)))
+        if not self._late:
             return
-        for job in (await self._store.jobs(late)).values():
-            after = rules.overdue(job, now_ms) if job.owner == self._ownership.worker_id else None
-            if after is None:
+        jobs = await self._store.jobs(self._late)
+        for job_id in list(self._late):
+            job = jobs.get(job_id)
+            after = None if job is None else rules.overdue(job, now_ms)
+            if job is None or after is None or job.owner != self._ownership.worker_id:
+                self._late.pop(job_id, None)
                 continue
             try:
                 settling = await self._commits.commit(job, after)
             except LeaseLostError:
                 measures.LEASES_LOST.inc()
-                continue
-            # An unanswered question may have got it a lease.
-            self._returns.give_back(job.next_attempt_id)
-            self._start(settling)
+                self._late.pop(job_id, None)
+            except ServiceError as error:
+                # It stays late; the next round tries again.
+                log.warning("dispatch.fail_failed", extra={"job_id": job_id, "reason": error.reason})
+            else:
+                self._late.pop(job_id, None)
+                # An unanswered question may have got it a lease.
+                self._returns.give_back(job.next_attempt_id)
+                self._start(settling)

@@ -135,6 +135,8 @@ class Intake:
             except BaseException:
                 if not outcome.done():
                     self._outcomes.pop(mine.job_id, None)
+                    # A duplicate may wait for it already.
+                    outcome.set_exception(errors.unavailable())
                 raise
             finally:
                 self._dispatcher.reservations.release(customer)
@@ -241,12 +243,21 @@ class Intake:
         if isinstance(lease, Granted):
             allowance_ms = self._timing.run_allowance_ms(job.generation.kind)
             leased = rules.leased(job, lease.account_id, allowance_ms, now_ms, **paid)
-            accepted = await self._commits.commit(job, leased)
+            accepted = await self._accept(job, leased)
             self._runner.start(accepted)
         else:
-            accepted = await self._commits.commit(job, rules.moved(job, JobState.QUEUED, now_ms, **paid))
+            accepted = await self._accept(job, rules.moved(job, JobState.QUEUED, now_ms, **paid))
             self._dispatcher.enqueue(accepted)
         return accepted
+
+    async def _accept(self, job: Job, after: Job) -> Job:
+        try:
+            return await self._commits.commit(job, after)
+        except ServiceError as error:
+            # While this process lives nobody else comes for the row; when it leaves, its heir does.
+            if error.reason != "SHUTTING_DOWN":
+                self.undo(job)
+            raise
 
     async def _must_wait(self, job: Job, alone: bool) -> bool:
         """Whether others wait for the same accounts, or the customer has as much running as it may."""
@@ -270,18 +281,25 @@ class Intake:
         await self._remove(job)
 
     async def _remove(self, job: Job) -> None:
+        if not await self._removed(job):
+            self.undo(job)
+
+    async def _removed(self, job: Job) -> bool:
         try:
             await self._commits.remove(job)
         except LeaseLostError:
             log.warning("admission.lease_lost", extra={"job_id": job.job_id})
+        except ServiceError as error:
+            log.warning("admission.remove_failed", extra={"job_id": job.job_id, "reason": error.reason})
+            return False
         self._outcomes.pop(job.job_id, None)
+        return True
 
     async def _undo(self, job: Job) -> None:
         failures = 0
-        while not await self._released(job):
+        while not (await self._released(job) and await self._removed(job)):
             await self._clock.sleep(schedule.backoff_s(failures, random.random(), 5.0))  # noqa: S311 - jitter
             failures += 1
-        await self._remove(job)
 
     async def _released(self, job: Job) -> bool:
         try:

@@ -265,7 +265,8 @@ def requeued(job: Job, now_ms: int, *, not_before_ms: int, avoid: str, reason: F
         now_ms,
         account_id="",
         avoid_account_ids=avoided,
-        run_at_ms=not_before_ms,
+        # Its deadline is noticed in time, however long the provider wants to be left alone.
+        run_at_ms=min(not_before_ms, job.run_deadline_ms) if job.run_deadline_ms else not_before_ms,
         failure=reason,
     )
 

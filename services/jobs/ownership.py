@@ -133,7 +133,11 @@ class Ownership:
 
     async def _claim(self) -> None:
         while self.may_act():
-            jobs = await self._store.claim(self.worker_id, _CLAIM_LIMIT, self._clock.now_ms())
+            claimant = self.worker_id
+            jobs = await self._store.claim(claimant, _CLAIM_LIMIT, self._clock.now_ms())
+            if claimant != self.worker_id:
+                # Declared dead meanwhile: these were freed with everything else.
+                continue
             if jobs:
                 measures.CLAIMED.inc(len(jobs))
                 self._adopt(jobs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Awaitable
 
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
@@ -18,7 +19,7 @@ from services.jobs.ownership import Ownership
 from services.jobs.ports import OpenHold, OpenLease
 from services.jobs.runner import Runner
 from services.jobs.schedule import Timing
-from services.jobs.steps import Clients
+from services.jobs.steps import TRANSIENT, Clients
 from services.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Reconciler:
         while page := await self._clients.billing.list_open_holds(before_ms, after):
             jobs = await self._store.jobs(hold.job_id for hold in page)
             for hold in page:
-                await self._compare_hold(hold, jobs.get(hold.job_id), found)
+                await self._repaired(hold.job_id, self._compare_hold(hold, jobs.get(hold.job_id), found))
             after = page[-1].job_id
 
     async def _compare_hold(self, hold: OpenHold, job: Job | None, found: Counter[str]) -> None:
@@ -136,6 +137,15 @@ class Reconciler:
             else:
                 await self._clients.billing.release(job.job_id, job.customer_id, job.mode)
 
+    async def _repaired(self, job_id: str, repair: Awaitable[None]) -> None:
+        """One repair that is refused for good must not keep all later ones from being made."""
+        try:
+            await repair
+        except ServiceError as error:
+            if error.kind in TRANSIENT:
+                raise
+            log.exception("reconcile.refused", extra={"job_id": job_id, "reason": error.reason})
+
     async def _compare_leases(self, before_ms: int, found: Counter[str]) -> None:
         after = ""
         while page := await self._clients.pool.list_leases(before_ms, after):
@@ -143,7 +153,7 @@ class Reconciler:
             for lease in page:
                 if not _needed(lease, jobs.get(lease.job_id)):
                     found["lease_without_job"] += 1
-                    await self._clients.pool.release_lease(lease.attempt_id)
+                    await self._repaired(lease.job_id, self._clients.pool.release_lease(lease.attempt_id))
             after = page[-1].attempt_id
 
     async def _unheld(self, before_ms: int) -> int:

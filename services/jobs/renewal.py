@@ -41,7 +41,7 @@ class Renewal:
     async def renew(self) -> None:
         """One round. What fails is tried again in the next one, long before anything expires."""
         active = self._runner.jobs()
-        holds = [job.job_id for job in active] + self._dispatcher.room.job_ids()
+        holds = [job.job_id for job in active] + self._dispatcher.job_ids()
         leases = [job.attempt_id for job in active if job.state in LEASED]
         await self._renew("holds", holds, self._clients.billing.extend_holds, self._timing.hold_ttl_s)
         await self._renew("leases", leases, self._clients.pool.renew_leases, self._timing.lease_ttl_s)

@@ -108,8 +108,14 @@ class Runner:
         self._begin(job, 0.0)
 
     def _begin(self, job: Job, delay_s: float) -> None:
-        if job.job_id in self._active:
-            return
+        known = self._active.get(job.job_id)
+        if known is not None:
+            if known.job.epoch >= job.epoch:
+                return
+            # Claimed anew: what is here belongs to a life of this worker that is over, and may not write.
+            self._forget(known)
+            if known.task is not None:
+                known.task.cancel()
         active = self._active[job.job_id] = Active(job, self._clock.monotonic_s())
         self._states[job.state] += 1
         if delay_s > 0:
@@ -128,7 +134,8 @@ class Runner:
     def shown(self, job_id: str) -> Job | None:
         """The job as it is to be shown, with progress that is not in the row yet; None if it is not active here."""
         active = self._active.get(job_id)
-        if active is None:
+        # Without a young heartbeat somebody else may have taken the job further: only the row knows.
+        if active is None or not self._ownership.may_act():
             return None
         job = active.job
         return job if active.progress <= job.progress else replace(job, progress=active.progress)

@@ -191,3 +191,10 @@ def test_each_kind_has_its_own_deadline() -> None:
     timing = Timing()
     allowances = [timing.run_allowance_ms(kind) // 60_000 for kind in (Kind.IMAGE, Kind.VIDEO, Kind.MUSIC)]
     assert allowances == [5, 30, 10]
+
+
+def test_a_job_put_off_by_its_provider_is_taken_up_at_its_deadline_at_the_latest() -> None:
+    before = running()
+    later_ms = before.run_deadline_ms + 60_000
+    back = rules.requeued(before, NOW_MS, not_before_ms=later_ms, avoid="", reason=FailureReason.NONE)
+    assert back.run_at_ms == before.run_deadline_ms
