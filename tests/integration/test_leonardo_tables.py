@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from services.gen.billing.v1 import billing_pb2 as billing
+from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from tests.house import Answer, Customer, House, Inside, inside, running_house
 
@@ -268,6 +272,32 @@ async def test_503_provider_unavailable_holds_nothing_and_frees_the_key(
     finally:
         await set_all(pool.ACCOUNT_STATE_ACTIVE)
     assert (await customer.image("later")).status == 202
+
+
+async def test_503_job_status_unavailable_when_the_last_answer_is_too_old(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    async with (
+        running_house(tmp_path / "var", ATELIER_JOBS_STALE_AFTER_S="1") as silent,
+        inside(silent) as services,
+    ):
+        customer = Customer(session, silent.base_url, silent.key())
+        made = await customer.image("silent", "a boat [sandbox:pace=60]")
+        wanted = jobs.ListJobsRequest(job_ids=[made.json["jobId"]], state=jobs.JOB_STATE_RUNNING)
+        async with asyncio.timeout(10):
+            while not (await services.jobs.ListJobs(wanted)).jobs:
+                await asyncio.sleep(0.05)
+        pool_pid = silent.pid_of("provider_pool")
+        os.kill(pool_pid, signal.SIGSTOP)
+        try:
+            # Older than a synchronised answer may be, and older than one that is given while the provider is silent.
+            await asyncio.sleep(3)
+            answer = await customer.job(made.json["jobId"])
+            refused(answer, 503, "job_status_unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1
+        finally:
+            os.kill(pool_pid, signal.SIGCONT)
+        assert (await customer.job(made.json["jobId"])).json["status"] == "processing"
 
 
 async def test_404_and_405_for_unknown_paths_and_methods(customer: Customer) -> None:
