@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.billing import prices
 from services.billing.prices import Storefronts
-from services.chassis.settings import Secret, SettingsError, file_secret, host_and_port, one_of, setting
+from services.chassis.settings import Secret, SettingsError, file_secret, host_and_port, log_level, setting
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _SHIPPED_PRICE_LISTS = Path(__file__).parent / "price_lists"
@@ -42,7 +42,7 @@ class StorageSettings:
     log_level: str = setting(
         "ATELIER_BILLING_LOG_LEVEL",
         default="info",
-        parse=one_of("debug", "info", "warning", "error"),
+        parse=log_level,
         help="the least level that is logged: debug, info, warning or error",
     )
 

@@ -81,7 +81,7 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
 
 
 def describe(cls: type[Any]) -> list[tuple[str, str, str]]:
-    """(variable, default, meaning) of every setting, for `--help` and the documentation."""
+    """(variable, default, meaning) of every setting, for the documentation."""
     rows = []
     for field in dataclasses.fields(cls):
         default = "required" if field.default is dataclasses.MISSING else _described(field.default)
@@ -133,6 +133,10 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+# What `logs.configure` takes.
+log_level = one_of("debug", "info", "warning", "error")
 
 
 def switch(text: str) -> bool:

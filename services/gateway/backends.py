@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from services.chassis.coalesce import Coalescer, unary_of
-from services.chassis.rpc_client import open_channel
+from services.chassis.service_link import ServiceLink
 from services.gateway.auth import Caller
 from services.gen.billing.v1 import billing_pb2, billing_pb2_grpc
 from services.gen.jobs.v1 import jobs_pb2, jobs_pb2_grpc
@@ -26,29 +25,21 @@ class Backends:
     """Open channels to billing and jobs. Every call raises ServiceError and never outlasts the request's deadline."""
 
     def __init__(self, billing_address: str, jobs_address: str) -> None:
-        self._billing_channel = open_channel(
-            billing_address, repeatable=_full("billing.v1.BillingService", _BILLING_REPEATABLE)
-        )
-        self._jobs_channel = open_channel(
-            jobs_address, repeatable=_full("jobs.v1.JobsService", _JOBS_REPEATABLE)
-        )
-        billing = billing_pb2_grpc.BillingServiceStub(self._billing_channel)
-        jobs = jobs_pb2_grpc.JobsServiceStub(self._jobs_channel)
-        self._billing = Coalescer(
-            billing.Dispatch,
-            batch=billing_pb2.DispatchRequest,
-            item=billing_pb2.DispatchItem,
+        self.billing = ServiceLink(
+            billing_address,
             name="billing",
+            stub=billing_pb2_grpc.BillingServiceStub,
+            messages=billing_pb2,
             repeatable=_BILLING_REPEATABLE,
-            unary=unary_of(billing),
+            retried=_full("billing.v1.BillingService", _BILLING_REPEATABLE),
         )
-        self._jobs = Coalescer(
-            jobs.Dispatch,
-            batch=jobs_pb2.DispatchRequest,
-            item=jobs_pb2.DispatchItem,
+        self.jobs = ServiceLink(
+            jobs_address,
             name="jobs",
+            stub=jobs_pb2_grpc.JobsServiceStub,
+            messages=jobs_pb2,
             repeatable=_JOBS_REPEATABLE,
-            unary=unary_of(jobs),
+            retried=_full("jobs.v1.JobsService", _JOBS_REPEATABLE),
         )
 
     async def __aenter__(self) -> Self:
@@ -58,17 +49,12 @@ class Backends:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         async with AsyncExitStack() as stack:
-            for close in (
-                self._billing_channel.close,
-                self._jobs_channel.close,
-                self._billing.close,
-                self._jobs.close,
-            ):
-                stack.push_async_callback(close)
+            stack.push_async_exit(self.billing)
+            stack.push_async_exit(self.jobs)
 
     async def identify(self, api_key: str) -> Caller:
         """Who owns `api_key`. Raises INVALID_API_KEY, CUSTOMER_INACTIVE."""
-        answer = await self._billing.call(
+        answer = await self.billing.stream.call(
             "Authenticate",
             billing_pb2.AuthenticateRequest(api_key=api_key),
             billing_pb2.AuthenticateResponse,
@@ -87,7 +73,7 @@ class Backends:
     async def balance(self, caller: Caller) -> billing_pb2.Balance:
         """The wallet of the caller's mode."""
         mode = billing_pb2.MODE_TEST if caller.test else billing_pb2.MODE_LIVE
-        answer = await self._billing.call(
+        answer = await self.billing.stream.call(
             "GetBalance",
             billing_pb2.GetBalanceRequest(customer_id=caller.customer_id, mode=mode),
             billing_pb2.GetBalanceResponse,
@@ -97,7 +83,7 @@ class Backends:
 
     async def create_job(self, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.CreateJobResponse:
         """Has a job accepted. Safe to repeat under its idempotency key, and repeated while jobs is unavailable."""
-        return await self._jobs.call(
+        return await self.jobs.stream.call(
             "CreateJob",
             request,
             jobs_pb2.CreateJobResponse,
@@ -110,7 +96,7 @@ class Backends:
         request = jobs_pb2.GetJobRequest(
             job_id=job_id, customer_id=caller.customer_id, mode=jobs_mode(caller), sync=True
         )
-        answer = await self._jobs.call(
+        answer = await self.jobs.stream.call(
             "GetJob",
             request,
             jobs_pb2.GetJobResponse,
@@ -118,14 +104,6 @@ class Backends:
             lane=caller.customer_id,
         )
         return answer.job
-
-    async def billing_ready(self) -> None:
-        """Returns once billing can be reached."""
-        await self._billing_channel.channel_ready()
-
-    async def jobs_ready(self) -> None:
-        """Returns once jobs can be reached."""
-        await self._jobs_channel.channel_ready()
 
 
 def jobs_mode(caller: Caller) -> jobs_pb2.Mode.ValueType:

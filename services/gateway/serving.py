@@ -34,8 +34,8 @@ class Gateway:
 async def serve(settings: Settings) -> None:
     """Serves until the process is asked to stop; requests under way are still answered."""
     async with Process("gateway", settings.operations_listen) as process, serving(settings) as gateway:
-        process.add_check("billing", gateway.backends.billing_ready)
-        process.add_check("jobs", gateway.backends.jobs_ready)
+        process.add_check("billing", gateway.backends.billing.check)
+        process.add_check("jobs", gateway.backends.jobs.check)
         process.announce(public=gateway.url)
         await process.until_stopped()
 

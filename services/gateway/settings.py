@@ -11,7 +11,7 @@ from services.chassis.settings import (
     decimal_number,
     file_secret,
     host_and_port,
-    one_of,
+    log_level,
     setting,
     switch,
     whole_number,
@@ -109,5 +109,5 @@ class Settings:
         "ATELIER_GATEWAY_LOG_LEVEL",
         default="info",
         help="debug, info, warning or error",
-        parse=one_of("debug", "info", "warning", "error"),
+        parse=log_level,
     )

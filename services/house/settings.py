@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from services.chassis.settings import one_of, setting, whole_number
+from services.chassis.settings import log_level, setting, whole_number
 
 
 def postgresql_server(text: str) -> str:
@@ -45,5 +45,5 @@ class Settings:
         "ATELIER_LOG_LEVEL",
         default="info",
         help="debug, info, warning or error",
-        parse=one_of("debug", "info", "warning", "error"),
+        parse=log_level,
     )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, TypeVar
 
-import grpc
-
-from services.chassis.coalesce import Coalescer, unary_of
-from services.chassis.rpc_client import open_channel
+from services.chassis.service_link import ServiceLink
 from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
@@ -44,48 +40,18 @@ def _mode_name(number: int) -> str:
     return "live" if number == billing.MODE_LIVE else "test"
 
 
-class _Service:
-    """One service: a channel, its stubs, and the stream that its hot calls share."""
-
-    def __init__(
-        self,
-        address: str,
-        name: str,
-        stub: Callable[[grpc.aio.Channel], Any],
-        messages: Any,
-        repeatable: frozenset[str],
-    ) -> None:
-        self._channel = open_channel(address)
-        untyped = stub(self._channel)
-        self._stream: Coalescer[Any, Any] = Coalescer(
-            untyped.Dispatch,
-            messages.DispatchRequest,
-            messages.DispatchItem,
-            name=name,
-            repeatable=repeatable,
-            unary=unary_of(untyped),
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stream.close()
-        await self._channel.close()
-
-    async def check(self) -> None:
-        """Raises while the service cannot be reached."""
-        await _connected(self._channel)
-
-
-class BillingClient(_Service):
+class BillingClient(ServiceLink):
     """The money of a job, under the job's id."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(address, "billing", billing_rpc.BillingServiceStub, billing, _BILLING_REPEATABLE)
-        self._stub = billing_rpc.BillingServiceStub(self._channel)
+        super().__init__(
+            address,
+            name="billing",
+            stub=billing_rpc.BillingServiceStub,
+            messages=billing,
+            repeatable=_BILLING_REPEATABLE,
+        )
+        self._stub = billing_rpc.BillingServiceStub(self.channel)
 
     async def hold(self, job: Job, ttl_ms: int) -> Quote:
         request = billing.HoldRequest(
@@ -97,7 +63,7 @@ class BillingClient(_Service):
             quantity=job.quantity,
             ttl_ms=ttl_ms,
         )
-        answer = await self._stream.call(
+        answer = await self.stream.call(
             "Hold", request, billing.HoldResponse, timeout_s=_SHORT_S, lane=job.customer_id
         )
         return Quote(answer.amount_millis, answer.price_version)
@@ -109,16 +75,16 @@ class BillingClient(_Service):
             mode=_billing_mode(job.mode),
             amount_millis=amount_millis,
         )
-        answer = await self._stream.call("Capture", request, billing.CaptureResponse, timeout_s=_SHORT_S)
+        answer = await self.stream.call("Capture", request, billing.CaptureResponse, timeout_s=_SHORT_S)
         return 0 if answer.unbilled else answer.captured_millis
 
     async def release(self, job_id: str, customer_id: str, mode: str) -> None:
         request = billing.ReleaseRequest(job_id=job_id, customer_id=customer_id, mode=_billing_mode(mode))
-        await self._stream.call("Release", request, billing.ReleaseResponse, timeout_s=_SHORT_S)
+        await self.stream.call("Release", request, billing.ReleaseResponse, timeout_s=_SHORT_S)
 
     async def extend_holds(self, job_ids: Sequence[str], ttl_ms: int) -> list[str]:
         request = billing.ExtendHoldsRequest(job_ids=job_ids, ttl_ms=ttl_ms)
-        answer = await self._stream.call(
+        answer = await self.stream.call(
             "ExtendHolds", request, billing.ExtendHoldsResponse, timeout_s=_SHORT_S * 2
         )
         return list(answer.not_open_job_ids)
@@ -137,12 +103,18 @@ class BillingClient(_Service):
         ]
 
 
-class PoolClient(_Service):
+class PoolClient(ServiceLink):
     """Accounts and attempts, under the attempt's id."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(address, "provider_pool", pool_rpc.ProviderPoolServiceStub, pool, _POOL_REPEATABLE)
-        self._stub = pool_rpc.ProviderPoolServiceStub(self._channel)
+        super().__init__(
+            address,
+            name="provider_pool",
+            stub=pool_rpc.ProviderPoolServiceStub,
+            messages=pool,
+            repeatable=_POOL_REPEATABLE,
+        )
+        self._stub = pool_rpc.ProviderPoolServiceStub(self.channel)
 
     async def lease(self, job: Job, ttl_ms: int, *, wait_behind_others: bool) -> Granted | Busy:
         request = pool.LeaseRequest(
@@ -154,7 +126,7 @@ class PoolClient(_Service):
             wait_behind_others=wait_behind_others,
             avoid_account_ids=job.avoid_account_ids,
         )
-        answer = await self._stream.call(
+        answer = await self.stream.call(
             "Lease", request, pool.LeaseResponse, timeout_s=_SHORT_S, lane=job.customer_id
         )
         if answer.outcome == pool.LeaseResponse.OUTCOME_GRANTED:
@@ -163,11 +135,11 @@ class PoolClient(_Service):
 
     async def release_lease(self, attempt_id: str) -> None:
         request = pool.ReleaseLeaseRequest(attempt_id=attempt_id)
-        await self._stream.call("ReleaseLease", request, pool.ReleaseLeaseResponse, timeout_s=_SHORT_S)
+        await self.stream.call("ReleaseLease", request, pool.ReleaseLeaseResponse, timeout_s=_SHORT_S)
 
     async def renew_leases(self, attempt_ids: Sequence[str], ttl_ms: int) -> list[str]:
         request = pool.RenewLeasesRequest(attempt_ids=attempt_ids, ttl_ms=ttl_ms)
-        answer = await self._stream.call(
+        answer = await self.stream.call(
             "RenewLeases", request, pool.RenewLeasesResponse, timeout_s=_SHORT_S * 2
         )
         return list(answer.ended_attempt_ids)
@@ -176,24 +148,24 @@ class PoolClient(_Service):
         request = pool.SubmitRequest(
             attempt_id=job.attempt_id, job_id=job.job_id, generation=_generation(job)
         )
-        answer = await self._stream.call("Submit", request, pool.SubmitResponse, timeout_s=_SUBMIT_S)
+        answer = await self.stream.call("Submit", request, pool.SubmitResponse, timeout_s=_SUBMIT_S)
         return _status(answer.status)
 
     async def poll(self, attempt_id: str, max_age_ms: int) -> tuple[AttemptStatus, int]:
         request = pool.PollRequest(attempt_id=attempt_id, max_age_ms=max_age_ms)
-        answer = await self._stream.call("Poll", request, pool.PollResponse, timeout_s=_POLL_S)
+        answer = await self.stream.call("Poll", request, pool.PollResponse, timeout_s=_POLL_S)
         return _status(answer.status), answer.answered_at_ms
 
     async def resolve_unknown(self, attempt_id: str) -> AttemptStatus:
         request = pool.ResolveUnknownRequest(attempt_id=attempt_id)
-        answer = await self._stream.call(
+        answer = await self.stream.call(
             "ResolveUnknown", request, pool.ResolveUnknownResponse, timeout_s=_POLL_S
         )
         return _status(answer.status)
 
     async def collect(self, job: Job) -> tuple[tuple[Output, ...], int]:
         request = pool.CollectRequest(attempt_id=job.attempt_id, job_id=job.job_id)
-        answer = await self._stream.call("Collect", request, pool.CollectResponse, timeout_s=_COLLECT_S)
+        answer = await self.stream.call("Collect", request, pool.CollectResponse, timeout_s=_COLLECT_S)
         return tuple(_output(output) for output in answer.outputs), answer.retention_ms
 
     async def list_leases(self, created_before_ms: int, after_attempt_id: str) -> list[OpenLease]:
@@ -209,11 +181,6 @@ class PoolClient(_Service):
                 Room("live" if room.mode == pool.MODE_LIVE else "test", room.model, room.free_slots)
                 for room in news.rooms
             ]
-
-
-async def _connected(channel: grpc.aio.Channel) -> None:
-    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-        await channel.wait_for_state_change(state)
 
 
 def _generation(job: Job) -> pool.Generation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.settings import Secret, decimal_number, host_and_port, one_of, setting, whole_number
+from services.chassis.settings import Secret, decimal_number, host_and_port, log_level, setting, whole_number
 from services.jobs.schedule import Timing
 
 _DAY_S = 24 * 3600
@@ -30,7 +30,7 @@ class StorageSettings:
         "ATELIER_JOBS_LOG_LEVEL",
         default="info",
         help="debug, info, warning or error",
-        parse=one_of("debug", "info", "warning", "error"),
+        parse=log_level,
     )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.settings import Secret, decimal_number, host_and_port, one_of, setting, whole_number
+from services.chassis.settings import (
+    Secret,
+    decimal_number,
+    host_and_port,
+    log_level,
+    one_of,
+    setting,
+    whole_number,
+)
 from services.provider_pool.pool import Policy
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -28,7 +36,7 @@ class StorageSettings:
     log_level: str = setting(
         "ATELIER_POOL_LOG_LEVEL",
         default="info",
-        parse=one_of("debug", "info", "warning", "error"),
+        parse=log_level,
         help="the least level that is logged: debug, info, warning or error",
     )
 
