@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from services.chassis.clock import Clock
@@ -59,6 +60,46 @@ Charged = Literal["no", "maybe", "yes"]
 # ---------------------------------------------------------------- values
 
 
+class Strength(StrEnum):
+    """How closely the output follows a reference."""
+
+    LOW = "low"
+    MID = "mid"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture that the output is to follow, as the caller named it: one of `url` and `reference_id` is set."""
+
+    strength: Strength = Strength.MID
+    url: str = field(default="", repr=False)
+    reference_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLimits:
+    """What the storefront takes as references; `image_bytes` bounds one image, `images` how many a request has."""
+
+    image_formats: frozenset[str]
+    image_bytes: int
+    images: int
+    first_frame_of_animations: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFile:
+    """A reference as a provider gets it: checked, rewritten, with its true type and size. Gone once its job has ended."""
+
+    path: Path
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int
+    height: int
+    strength: Strength
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """What is to be made, in Atelier's own words; no contract's and no provider's."""
@@ -72,6 +113,8 @@ class Generation:
     audio: bool = False
     quality: str = ""
     seed: int | None = None
+    references: tuple[Reference, ...] = ()
+    reference_limits: ReferenceLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +134,7 @@ class Prepared:
     generation: Generation
     spec: ModelSpec
     body: Mapping[str, object] = field(repr=False)
+    references: tuple[ReferenceFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +320,18 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceCapability:
+    """How many reference images a model takes, and of which sides in pixels."""
+
+    images: int = 0
+    sides_px: Range = Range(1, 16_384)
+
+    def suits(self, file: ReferenceFile) -> bool:
+        """Whether the model takes an image of this size."""
+        return file.width in self.sides_px and file.height in self.sides_px
+
+
+@dataclass(frozen=True, slots=True)
 class Capability:
     """What a model takes. `None` for a range: the kind has no such dimension, and only 0 is accepted."""
 
@@ -285,6 +341,7 @@ class Capability:
     durations_s: Range | None = None
     qualities: frozenset[str] = frozenset({""})
     audio: bool = False
+    references: ReferenceCapability = ReferenceCapability()
 
     def accepts(self, generation: Generation) -> bool:
         """Whether a model of this capability can make exactly this."""
@@ -295,6 +352,7 @@ class Capability:
             and all(value == 0 if limits is None else value in limits for value, limits in measured)
             and generation.quality in self.qualities
             and (self.audio or not generation.audio)
+            and len(generation.references) <= self.references.images
         )
 
 
@@ -359,8 +417,10 @@ class Adapter(abc.ABC):
         """Everything that this provider serves."""
 
     @abc.abstractmethod
-    def prepare(self, generation: Generation, spec: ModelSpec) -> Prepared:
-        """Translate, without any input or output. Raises InvalidRequest."""
+    def prepare(
+        self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
+    ) -> Prepared:
+        """Translate, without any input or output; one file for each of the generation's references. Raises InvalidRequest."""
 
     @abc.abstractmethod
     async def submit(

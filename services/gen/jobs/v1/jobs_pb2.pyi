@@ -129,6 +129,12 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The account, the provider or the network failed, and so did every other account tried."""
     FAILURE_REASON_OUTPUT_UNUSABLE: _FailureReason.ValueType  # 7
     """The provider's output could not be fetched or is not what was asked for."""
+    FAILURE_REASON_INVALID_REFERENCE: _FailureReason.ValueType  # 8
+    """What is behind a reference is not a medium that is taken."""
+    FAILURE_REASON_REFERENCE_UNAVAILABLE: _FailureReason.ValueType  # 9
+    """A reference could not be fetched."""
+    FAILURE_REASON_REFERENCE_UNSUITABLE: _FailureReason.ValueType  # 10
+    """A reference is sound, but not of a size that the model takes."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a generation did not succeed, in words that name no provider."""
@@ -148,6 +154,12 @@ FAILURE_REASON_PROVIDER_UNAVAILABLE: FailureReason.ValueType  # 6
 """The account, the provider or the network failed, and so did every other account tried."""
 FAILURE_REASON_OUTPUT_UNUSABLE: FailureReason.ValueType  # 7
 """The provider's output could not be fetched or is not what was asked for."""
+FAILURE_REASON_INVALID_REFERENCE: FailureReason.ValueType  # 8
+"""What is behind a reference is not a medium that is taken."""
+FAILURE_REASON_REFERENCE_UNAVAILABLE: FailureReason.ValueType  # 9
+"""A reference could not be fetched."""
+FAILURE_REASON_REFERENCE_UNSUITABLE: FailureReason.ValueType  # 10
+"""A reference is sound, but not of a size that the model takes."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _JobState:
@@ -225,6 +237,110 @@ STAGE_ENDED_BADLY: Stage.ValueType  # 5
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
+class Reference(_message.Message):
+    """A medium that the output is to follow. Whatever is behind it is fetched, checked and rewritten by the pool alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reference._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Reference._Role.ValueType  # 0
+        ROLE_IMAGE: Reference._Role.ValueType  # 1
+        """A picture to start from."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+    ROLE_UNSPECIFIED: Reference.Role.ValueType  # 0
+    ROLE_IMAGE: Reference.Role.ValueType  # 1
+    """A picture to start from."""
+
+    class _Strength:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StrengthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reference._Strength.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STRENGTH_UNSPECIFIED: Reference._Strength.ValueType  # 0
+        STRENGTH_LOW: Reference._Strength.ValueType  # 1
+        STRENGTH_MID: Reference._Strength.ValueType  # 2
+        STRENGTH_HIGH: Reference._Strength.ValueType  # 3
+
+    class Strength(_Strength, metaclass=_StrengthEnumTypeWrapper):
+        """How closely the output follows it."""
+
+    STRENGTH_UNSPECIFIED: Reference.Strength.ValueType  # 0
+    STRENGTH_LOW: Reference.Strength.ValueType  # 1
+    STRENGTH_MID: Reference.Strength.ValueType  # 2
+    STRENGTH_HIGH: Reference.Strength.ValueType  # 3
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    role: Global___Reference.Role.ValueType
+    strength: Global___Reference.Strength.ValueType
+    url: _builtins.str
+    """Fetched once an account has been chosen."""
+    reference_id: _builtins.str
+    """What StageReference of the provider pool answered."""
+    def __init__(
+        self,
+        *,
+        role: Global___Reference.Role.ValueType = ...,
+        strength: Global___Reference.Strength.ValueType = ...,
+        url: _builtins.str = ...,
+        reference_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id", "source", b"source", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id", "role", b"role", "source", b"source", "strength", b"strength", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["url", "reference_id"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
+
+@_typing.final
+class ReferenceLimits(_message.Message):
+    """What a storefront takes as references; it travels with the request, so that the pool knows no storefront."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FORMATS_FIELD_NUMBER: _builtins.int
+    IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FIRST_FRAME_OF_ANIMATIONS_FIELD_NUMBER: _builtins.int
+    image_bytes: _builtins.int
+    """Bytes of one image."""
+    images: _builtins.int
+    """Images of one request."""
+    first_frame_of_animations: _builtins.bool
+    """Take the first frame of an animated image; false: such an image is refused."""
+    @_builtins.property
+    def image_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"jpeg", "png", "webp", "bmp", "tiff", "gif"."""
+
+    def __init__(
+        self,
+        *,
+        image_formats: _abc.Iterable[_builtins.str] | None = ...,
+        image_bytes: _builtins.int = ...,
+        images: _builtins.int = ...,
+        first_frame_of_animations: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceLimits: _TypeAlias = ReferenceLimits  # noqa: Y015
+
+@_typing.final
 class Generation(_message.Message):
     """What is to be made, in Atelier's own words; no contract's and no provider's."""
 
@@ -239,6 +355,8 @@ class Generation(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    REFERENCE_LIMITS_FIELD_NUMBER: _builtins.int
     kind: Global___Kind.ValueType
     model: _builtins.str
     """Atelier's model name: "gpt-image-2", "seedance-2.0-fast"."""
@@ -253,6 +371,12 @@ class Generation(_message.Message):
     """"low", "medium", …, or empty."""
     seed: _builtins.int
     """Unset: the provider chooses."""
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]: ...
+    @_builtins.property
+    def reference_limits(self) -> Global___ReferenceLimits:
+        """Set where there are references."""
+
     def __init__(
         self,
         *,
@@ -265,10 +389,12 @@ class Generation(_message.Message):
         audio: _builtins.bool = ...,
         quality: _builtins.str = ...,
         seed: _builtins.int | None = ...,
+        references: _abc.Iterable[Global___Reference] | None = ...,
+        reference_limits: Global___ReferenceLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "reference_limits", b"reference_limits", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

@@ -47,6 +47,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No adapter for that provider."""
     REASON_PROVIDER_UNREACHABLE: _Reason.ValueType  # 9
     """The provider did not answer, or not in time; nothing is known that was not known before."""
+    REASON_REFERENCE_REFUSED: _Reason.ValueType  # 10
+    """The content of a staged reference is not taken; metadata.rule says by which rule."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix."""
@@ -71,6 +73,8 @@ REASON_UNKNOWN_PROVIDER: Reason.ValueType  # 8
 """No adapter for that provider."""
 REASON_PROVIDER_UNREACHABLE: Reason.ValueType  # 9
 """The provider did not answer, or not in time; nothing is known that was not known before."""
+REASON_REFERENCE_REFUSED: Reason.ValueType  # 10
+"""The content of a staged reference is not taken; metadata.rule says by which rule."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:
@@ -137,6 +141,12 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The account, the provider or the network failed, and so did every other account tried."""
     FAILURE_REASON_OUTPUT_UNUSABLE: _FailureReason.ValueType  # 7
     """The provider's output could not be fetched or is not what was asked for."""
+    FAILURE_REASON_INVALID_REFERENCE: _FailureReason.ValueType  # 8
+    """What is behind a reference is not a medium that is taken."""
+    FAILURE_REASON_REFERENCE_UNAVAILABLE: _FailureReason.ValueType  # 9
+    """A reference could not be fetched."""
+    FAILURE_REASON_REFERENCE_UNSUITABLE: _FailureReason.ValueType  # 10
+    """A reference is sound, but not of a size that the model takes."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a generation did not succeed, in words that name no provider."""
@@ -156,6 +166,12 @@ FAILURE_REASON_PROVIDER_UNAVAILABLE: FailureReason.ValueType  # 6
 """The account, the provider or the network failed, and so did every other account tried."""
 FAILURE_REASON_OUTPUT_UNUSABLE: FailureReason.ValueType  # 7
 """The provider's output could not be fetched or is not what was asked for."""
+FAILURE_REASON_INVALID_REFERENCE: FailureReason.ValueType  # 8
+"""What is behind a reference is not a medium that is taken."""
+FAILURE_REASON_REFERENCE_UNAVAILABLE: FailureReason.ValueType  # 9
+"""A reference could not be fetched."""
+FAILURE_REASON_REFERENCE_UNSUITABLE: FailureReason.ValueType  # 10
+"""A reference is sound, but not of a size that the model takes."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _NextStep:
@@ -283,6 +299,110 @@ BREAKER_STATE_OPEN: BreakerState.ValueType  # 3
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
+class Reference(_message.Message):
+    """A medium that the output is to follow. Whatever is behind it is fetched, checked and rewritten by the pool alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reference._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Reference._Role.ValueType  # 0
+        ROLE_IMAGE: Reference._Role.ValueType  # 1
+        """A picture to start from."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+    ROLE_UNSPECIFIED: Reference.Role.ValueType  # 0
+    ROLE_IMAGE: Reference.Role.ValueType  # 1
+    """A picture to start from."""
+
+    class _Strength:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StrengthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reference._Strength.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STRENGTH_UNSPECIFIED: Reference._Strength.ValueType  # 0
+        STRENGTH_LOW: Reference._Strength.ValueType  # 1
+        STRENGTH_MID: Reference._Strength.ValueType  # 2
+        STRENGTH_HIGH: Reference._Strength.ValueType  # 3
+
+    class Strength(_Strength, metaclass=_StrengthEnumTypeWrapper):
+        """How closely the output follows it."""
+
+    STRENGTH_UNSPECIFIED: Reference.Strength.ValueType  # 0
+    STRENGTH_LOW: Reference.Strength.ValueType  # 1
+    STRENGTH_MID: Reference.Strength.ValueType  # 2
+    STRENGTH_HIGH: Reference.Strength.ValueType  # 3
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    role: Global___Reference.Role.ValueType
+    strength: Global___Reference.Strength.ValueType
+    url: _builtins.str
+    """Fetched once an account has been chosen."""
+    reference_id: _builtins.str
+    """What StageReference of the provider pool answered."""
+    def __init__(
+        self,
+        *,
+        role: Global___Reference.Role.ValueType = ...,
+        strength: Global___Reference.Strength.ValueType = ...,
+        url: _builtins.str = ...,
+        reference_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id", "source", b"source", "url", b"url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id", "role", b"role", "source", b"source", "strength", b"strength", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["url", "reference_id"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
+
+@_typing.final
+class ReferenceLimits(_message.Message):
+    """What a storefront takes as references; it travels with the request, so that the pool knows no storefront."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FORMATS_FIELD_NUMBER: _builtins.int
+    IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FIRST_FRAME_OF_ANIMATIONS_FIELD_NUMBER: _builtins.int
+    image_bytes: _builtins.int
+    """Bytes of one image."""
+    images: _builtins.int
+    """Images of one request."""
+    first_frame_of_animations: _builtins.bool
+    """Take the first frame of an animated image; false: such an image is refused."""
+    @_builtins.property
+    def image_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"jpeg", "png", "webp", "bmp", "tiff", "gif"."""
+
+    def __init__(
+        self,
+        *,
+        image_formats: _abc.Iterable[_builtins.str] | None = ...,
+        image_bytes: _builtins.int = ...,
+        images: _builtins.int = ...,
+        first_frame_of_animations: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceLimits: _TypeAlias = ReferenceLimits  # noqa: Y015
+
+@_typing.final
 class Generation(_message.Message):
     """What is to be made, in Atelier's own words; no contract's and no provider's."""
 
@@ -297,6 +417,8 @@ class Generation(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    REFERENCE_LIMITS_FIELD_NUMBER: _builtins.int
     kind: Global___Kind.ValueType
     model: _builtins.str
     """Atelier's model name: "gpt-image-2", "seedance-2.0-fast"."""
@@ -311,6 +433,12 @@ class Generation(_message.Message):
     """"low", "medium", …, or empty."""
     seed: _builtins.int
     """Unset: the provider chooses."""
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]: ...
+    @_builtins.property
+    def reference_limits(self) -> Global___ReferenceLimits:
+        """Set where there are references."""
+
     def __init__(
         self,
         *,
@@ -323,10 +451,12 @@ class Generation(_message.Message):
         audio: _builtins.bool = ...,
         quality: _builtins.str = ...,
         seed: _builtins.int | None = ...,
+        references: _abc.Iterable[Global___Reference] | None = ...,
+        reference_limits: Global___ReferenceLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "reference_limits", b"reference_limits", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -633,6 +763,180 @@ class AttemptStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptStatus: _TypeAlias = AttemptStatus  # noqa: Y015
+
+@_typing.final
+class StageReferenceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Head(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LIMITS_FIELD_NUMBER: _builtins.int
+        MODEL_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        """The model it is for: a size that no provider of the model takes is refused at once."""
+        @_builtins.property
+        def limits(self) -> Global___ReferenceLimits: ...
+        def __init__(
+            self,
+            *,
+            limits: Global___ReferenceLimits | None = ...,
+            model: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """Any number of bytes up to 1 MiB."""
+    @_builtins.property
+    def head(self) -> Global___StageReferenceRequest.Head: ...
+    def __init__(
+        self,
+        *,
+        head: Global___StageReferenceRequest.Head | None = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "head", b"head", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "head", b"head", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["head", "content"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___StageReferenceRequest: _TypeAlias = StageReferenceRequest  # noqa: Y015
+
+@_typing.final
+class StageReferenceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """For Generation.references; guesses of it are hopeless."""
+    sha256: _builtins.bytes
+    """Of the content as it was sent."""
+    content_type: _builtins.str
+    """Of the file that a provider gets."""
+    size_bytes: _builtins.int
+    width: _builtins.int
+    height: _builtins.int
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "height", b"height", "reference_id", b"reference_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageReferenceResponse: _TypeAlias = StageReferenceResponse  # noqa: Y015
+
+@_typing.final
+class PrepareReferencesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    job_id: _builtins.str
+    @_builtins.property
+    def generation(self) -> Global___Generation: ...
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        generation: Global___Generation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "generation", b"generation", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareReferencesRequest: _TypeAlias = PrepareReferencesRequest  # noqa: Y015
+
+@_typing.final
+class PrepareReferencesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Unset: all of them are ready."""
+
+    def __init__(
+        self,
+        *,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareReferencesResponse: _TypeAlias = PrepareReferencesResponse  # noqa: Y015
+
+@_typing.final
+class DropReferencesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_IDS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """All that were fetched for this job; may be empty."""
+    @_builtins.property
+    def reference_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Staged ones."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        reference_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "reference_ids", b"reference_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropReferencesRequest: _TypeAlias = DropReferencesRequest  # noqa: Y015
+
+@_typing.final
+class DropReferencesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropReferencesResponse: _TypeAlias = DropReferencesResponse  # noqa: Y015
 
 @_typing.final
 class SubmitRequest(_message.Message):

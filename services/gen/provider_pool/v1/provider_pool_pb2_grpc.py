@@ -54,6 +54,21 @@ class ProviderPoolServiceStub:
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityResponse.FromString,
                 _registered_method=True)
+        self.StageReference = channel.stream_unary(
+                '/provider_pool.v1.ProviderPoolService/StageReference',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceResponse.FromString,
+                _registered_method=True)
+        self.PrepareReferences = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/PrepareReferences',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesResponse.FromString,
+                _registered_method=True)
+        self.DropReferences = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/DropReferences',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesResponse.FromString,
+                _registered_method=True)
         self.Submit = channel.unary_unary(
                 '/provider_pool.v1.ProviderPoolService/Submit',
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.SubmitRequest.SerializeToString,
@@ -143,6 +158,29 @@ class ProviderPoolServiceServicer:
 
     def WatchCapacity(self, request, context):
         """Says when there may be room again, so that nobody has to ask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StageReference(self, request_iterator, context):
+        """Takes in one inline reference, in pieces: the first message is its head, all others are content. It is checked and
+        rewritten before the answer, and kept for a day unless it is dropped before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareReferences(self, request, context):
+        """Makes the references of a leased attempt ready for Submit: fetches what is behind URLs, checks and rewrites it.
+        Keyed by the job and the reference's place; what is ready already is not fetched again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropReferences(self, request, context):
+        """Lets go of references that nobody needs any more. Harmless when they are gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +287,21 @@ def add_ProviderPoolServiceServicer_to_server(servicer, server):
                     servicer.WatchCapacity,
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityResponse.SerializeToString,
+            ),
+            'StageReference': grpc.stream_unary_rpc_method_handler(
+                    servicer.StageReference,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceResponse.SerializeToString,
+            ),
+            'PrepareReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareReferences,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesResponse.SerializeToString,
+            ),
+            'DropReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropReferences,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesResponse.SerializeToString,
             ),
             'Submit': grpc.unary_unary_rpc_method_handler(
                     servicer.Submit,
@@ -419,6 +472,87 @@ class ProviderPoolService:
             '/provider_pool.v1.ProviderPoolService/WatchCapacity',
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityRequest.SerializeToString,
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchCapacityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageReference(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/provider_pool.v1.ProviderPoolService/StageReference',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.StageReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/PrepareReferences',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PrepareReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/DropReferences',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DropReferencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

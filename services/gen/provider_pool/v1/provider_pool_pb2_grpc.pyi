@@ -43,6 +43,16 @@ class ProviderPoolServiceStub:
     """Gives the slot back. Of an attempt without a lease it leaves a tombstone, so that a late Lease is refused."""
     WatchCapacity: _grpc.UnaryStreamMultiCallable[_provider_pool_pb2.WatchCapacityRequest, _provider_pool_pb2.WatchCapacityResponse]
     """Says when there may be room again, so that nobody has to ask."""
+    StageReference: _grpc.StreamUnaryMultiCallable[_provider_pool_pb2.StageReferenceRequest, _provider_pool_pb2.StageReferenceResponse]
+    """Takes in one inline reference, in pieces: the first message is its head, all others are content. It is checked and
+    rewritten before the answer, and kept for a day unless it is dropped before.
+    """
+    PrepareReferences: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.PrepareReferencesRequest, _provider_pool_pb2.PrepareReferencesResponse]
+    """Makes the references of a leased attempt ready for Submit: fetches what is behind URLs, checks and rewrites it.
+    Keyed by the job and the reference's place; what is ready already is not fetched again.
+    """
+    DropReferences: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.DropReferencesRequest, _provider_pool_pb2.DropReferencesResponse]
+    """Lets go of references that nobody needs any more. Harmless when they are gone."""
     Submit: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.SubmitRequest, _provider_pool_pb2.SubmitResponse]
     """Makes the one call that no provider makes idempotent, at most once for each attempt_id."""
     Poll: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.PollRequest, _provider_pool_pb2.PollResponse]
@@ -76,6 +86,16 @@ class ProviderPoolServiceAsyncStub(ProviderPoolServiceStub):
     """Gives the slot back. Of an attempt without a lease it leaves a tombstone, so that a late Lease is refused."""
     WatchCapacity: _aio.UnaryStreamMultiCallable[_provider_pool_pb2.WatchCapacityRequest, _provider_pool_pb2.WatchCapacityResponse]  # type: ignore[assignment]
     """Says when there may be room again, so that nobody has to ask."""
+    StageReference: _aio.StreamUnaryMultiCallable[_provider_pool_pb2.StageReferenceRequest, _provider_pool_pb2.StageReferenceResponse]  # type: ignore[assignment]
+    """Takes in one inline reference, in pieces: the first message is its head, all others are content. It is checked and
+    rewritten before the answer, and kept for a day unless it is dropped before.
+    """
+    PrepareReferences: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.PrepareReferencesRequest, _provider_pool_pb2.PrepareReferencesResponse]  # type: ignore[assignment]
+    """Makes the references of a leased attempt ready for Submit: fetches what is behind URLs, checks and rewrites it.
+    Keyed by the job and the reference's place; what is ready already is not fetched again.
+    """
+    DropReferences: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.DropReferencesRequest, _provider_pool_pb2.DropReferencesResponse]  # type: ignore[assignment]
+    """Lets go of references that nobody needs any more. Harmless when they are gone."""
     Submit: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.SubmitRequest, _provider_pool_pb2.SubmitResponse]  # type: ignore[assignment]
     """Makes the one call that no provider makes idempotent, at most once for each attempt_id."""
     Poll: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.PollRequest, _provider_pool_pb2.PollResponse]  # type: ignore[assignment]
@@ -130,6 +150,34 @@ class ProviderPoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_provider_pool_pb2.WatchCapacityResponse], _abc.AsyncIterator[_provider_pool_pb2.WatchCapacityResponse]]:
         """Says when there may be room again, so that nobody has to ask."""
+
+    @_abc_1.abstractmethod
+    def StageReference(
+        self,
+        request_iterator: _MaybeAsyncIterator[_provider_pool_pb2.StageReferenceRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.StageReferenceResponse, _abc.Awaitable[_provider_pool_pb2.StageReferenceResponse]]:
+        """Takes in one inline reference, in pieces: the first message is its head, all others are content. It is checked and
+        rewritten before the answer, and kept for a day unless it is dropped before.
+        """
+
+    @_abc_1.abstractmethod
+    def PrepareReferences(
+        self,
+        request: _provider_pool_pb2.PrepareReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.PrepareReferencesResponse, _abc.Awaitable[_provider_pool_pb2.PrepareReferencesResponse]]:
+        """Makes the references of a leased attempt ready for Submit: fetches what is behind URLs, checks and rewrites it.
+        Keyed by the job and the reference's place; what is ready already is not fetched again.
+        """
+
+    @_abc_1.abstractmethod
+    def DropReferences(
+        self,
+        request: _provider_pool_pb2.DropReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.DropReferencesResponse, _abc.Awaitable[_provider_pool_pb2.DropReferencesResponse]]:
+        """Lets go of references that nobody needs any more. Harmless when they are gone."""
 
     @_abc_1.abstractmethod
     def Submit(
