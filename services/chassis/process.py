@@ -33,6 +33,9 @@ _ANNOUNCE_FD = "ATELIER_ANNOUNCE_FD"
 _SUPERVISOR_PID = "ATELIER_SUPERVISOR_PID"
 # prctl's option number for "signal me when my parent dies" (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
+# gRPC's fork handlers run in the child between fork and exec and, while a call is under way, crash it now and then. This is
+# how gRPC is told that forks are only made to start programs; it is read when gRPC is first used.
+_NO_FORK_HANDLERS = ("GRPC_ENABLE_FORK_SUPPORT", "0")
 # An operator's mistake, not a crash: a supervisor does not start it again.
 EXIT_USAGE = 2
 
@@ -140,6 +143,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
     What an operator can mend is one sentence on standard error; a crash is a traceback in the log.
     """
     _end_with_supervisor()
+    os.environ.setdefault(*_NO_FORK_HANDLERS)
     try:
         uvloop.run(main())
     except (SettingsError, ServiceError) as fault:

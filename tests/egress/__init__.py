@@ -1,0 +1,1 @@
+"""The door to customers' addresses against a far side that does whatever it likes."""
