@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import edge_load, waiting
+from tests.bench import edge_load, references, waiting
 
 MEASUREMENTS: dict[str, Callable[[Path, int], Awaitable[str]]] = {
     "waiting": waiting.measure,
     "edge": edge_load.measure,
+    "references": references.measure,
 }
 
 

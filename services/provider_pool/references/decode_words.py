@@ -1,0 +1,72 @@
+"""What the pool, the process that forks and its forks tell each other: one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+LINE_BYTES: Final = 4096
+"""More than any of these needs; no more is ever read at once."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """From the pool, with three descriptors: of the image, of the file to write, of the pipe for words."""
+
+    formats: frozenset[str]
+    bytes: int
+    first_frame_of_animations: bool
+    file_bytes: int
+    deadline_s: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """From a process that can be forked from: the walls of the jail that the system does not have."""
+
+    missing: tuple[str, ...]
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """From a process that cannot be forked from, and ends."""
+
+    reason: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """From the process that forked: its fork is gone, with this code (a signal as its negative), late or not."""
+
+    code: int
+    late: bool
+
+
+class Rewritten(msgspec.Struct, frozen=True, tag="rewritten"):
+    """From a fork: what the walk found, and what was written. `sha256` is None where a decoder has yet to draw the file."""
+
+    format: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str | None
+    spent_s: float
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """From a fork: the image is not taken."""
+
+    rule: str
+    detail: str
+
+
+class Decoded(msgspec.Struct, frozen=True, tag="decoded"):
+    """From a fork, last: the decoder had nothing to complain of."""
+
+    spent_s: float
+
+
+Word = Rewritten | Refused | Decoded
+Notice = Ready | Failed | Ended
+
+order: Final = msgspec.json.Decoder(Order)
+notice: Final = msgspec.json.Decoder[Notice](Notice)
+words: Final = msgspec.json.Decoder[Word](Word)
+encode: Final = msgspec.json.Encoder().encode

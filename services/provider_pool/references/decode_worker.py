@@ -1,0 +1,139 @@
+"""The process that images are decoded in: started with one end of a Unix socket, it forks once for every image.
+
+Run as `python -m services.provider_pool.references.decode_worker DESCRIPTOR`. It loads the decoders, gives up what it can do
+without, and never looks at an image itself: its fork does, in the jail, and ends. So nothing of one customer's image
+meets another's.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from mmap import ACCESS_READ, mmap
+from typing import Final, NoReturn
+
+import msgspec
+
+from services.provider_pool.references import decode_words as words
+from services.provider_pool.references import jail
+from services.provider_pool.references.container import ImageLimits
+from services.provider_pool.references.decoding import examine, refusal, warm_up
+
+# It takes 20 ms where nothing else happens.
+_REHEARSAL_S: Final = 10.0
+
+
+def main() -> int:
+    """Exit codes: 0 the parent is gone, 1 this process cannot do its work, and said so."""
+    # A terminal's Ctrl-C reaches the whole group; the parent decides when this ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Kept until it is waited for: a fork that ends early is not missed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        try:
+            warm_up()
+            missing = jail.settle()
+            _rehearse()
+        except Exception as error:
+            control.send(words.encode(words.Failed(f"{type(error).__name__}: {error}")))
+            return 1
+        # What is there now is never collected, so that forks share its pages.
+        gc.collect()
+        gc.freeze()
+        control.send(words.encode(words.Ready(missing)))
+        serve(control)
+    return 0
+
+
+def _rehearse() -> None:
+    """Decode in the jail once, so that a jail that is too tight on this system is not taken for a bad image each time."""
+    own_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            jail.enter(file_bytes=0, parent_pid=own_pid)
+            warm_up()
+            code = 0
+        finally:
+            os._exit(code)
+    ended = _end(pid, _REHEARSAL_S)
+    if ended.code != 0:
+        raise RuntimeError(f"in the jail the decoders end with code {ended.code}")
+
+
+def serve(control: socket.socket) -> None:
+    """Fork for every order until the parent is gone."""
+    while True:
+        line, descriptors, _, _ = socket.recv_fds(control, words.LINE_BYTES, 3)
+        if not line:
+            return
+        order = words.order.decode(line)
+        _forget_earlier_ends()
+        own_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _live(order, *descriptors, parent_pid=own_pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(words.encode(_end(pid, order.deadline_s)))
+
+
+def _forget_earlier_ends() -> None:
+    while signal.sigtimedwait({signal.SIGCHLD}, 0) is not None:
+        pass
+
+
+def _end(pid: int, deadline_s: float) -> words.Ended:
+    """Wait for the fork to end, and end it at the deadline."""
+    until = time.monotonic() + deadline_s
+    late = False
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            late = True
+            os.kill(pid, signal.SIGKILL)
+            break
+        signal.sigtimedwait({signal.SIGCHLD}, left_s)
+    _, status = os.waitpid(pid, 0)
+    return words.Ended(os.waitstatus_to_exitcode(status), late)
+
+
+def _live(order: words.Order, source: int, target: int, pipe: int, *, parent_pid: int) -> NoReturn:
+    """The fork's whole life."""
+    code = 1
+    try:
+        limits = ImageLimits(order.formats, order.bytes, order.first_frame_of_animations)
+        content = _mapped(source, limits.bytes)
+        jail.enter(file_bytes=order.file_bytes, parent_pid=parent_pid)
+        _examine(content, limits, target, pipe)
+        code = 0
+    finally:
+        # Nothing of the parent's Python may run to its end here: no handlers, no buffers.
+        os._exit(code)
+
+
+def _examine(content: mmap | bytes, limits: ImageLimits, target: int, pipe: int) -> None:
+    def say(word: msgspec.Struct) -> None:
+        os.write(pipe, words.encode(word) + b"\n")
+
+    try:
+        examine(content, limits, target, say)
+    except Exception as error:
+        say(refusal(error))
+
+
+def _mapped(source: int, limit_bytes: int) -> mmap | bytes:
+    # One byte more than may be, by which the walk knows that there are too many.
+    length = min(os.fstat(source).st_size, limit_bytes + 1)
+    # Nothing can be mapped of nothing.
+    return mmap(source, length, access=ACCESS_READ) if length else b""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
