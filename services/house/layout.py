@@ -13,6 +13,7 @@ from typing import IO
 from services.chassis.errors import Kind, ServiceError
 
 _KEY_BYTES = 32
+_FOLDERS = ("billing", "jobs", "provider_pool", "media", "references", "sandbox", "logs", "keys")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Layout:
         return self.root / "media"
 
     @property
+    def references(self) -> Path:
+        return self.root / "references"
+
+    @property
     def sandbox(self) -> Path:
         return self.root / "sandbox"
 
@@ -51,13 +56,7 @@ def take_possession(root: Path) -> tuple[Layout, IO[str]]:
     """
     layout = Layout(root.absolute())
     try:
-        for folder in (
-            root,
-            *(
-                root / name
-                for name in ("billing", "jobs", "provider_pool", "media", "sandbox", "logs", "keys")
-            ),
-        ):
+        for folder in (root, *(root / name for name in _FOLDERS)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (layout.root / "house.lock").open("a", encoding="utf-8")
         _make_missing_keys(layout)

@@ -88,6 +88,7 @@ def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
         return {
             "VAULT_KEY_RING_FILE": str(layout.key("vault_ring")),
             "MEDIA_FOLDER": str(layout.media),
+            "REFERENCES_FOLDER": str(layout.references),
             "SANDBOX_FOLDER": str(layout.sandbox),
         }
     if service == "jobs":
@@ -97,6 +98,7 @@ def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
             "LISTEN": f"{_LOOPBACK}:{ports.public}",
             "PUBLIC_URL": f"http://{_LOOPBACK}:{ports.public}",
             "JOBS_ADDRESS": f"{_LOOPBACK}:{ports.grpc['jobs']}",
+            "POOL_ADDRESS": f"{_LOOPBACK}:{ports.grpc['provider_pool']}",
             "MEDIA_FOLDER": str(layout.media),
             "MEDIA_SIGNING_KEY_FILE": str(layout.key("media_signing")),
         }

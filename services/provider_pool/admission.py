@@ -12,6 +12,7 @@ from services.provider_pool import accounts, errors
 from services.provider_pool.adapters.interface import Generation, Kind
 from services.provider_pool.attempts import AttemptState
 from services.provider_pool.pool import AccountState, Mode
+from services.provider_pool.references import requests
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _ATTEMPT_ID: Final = re.compile(r"([A-Za-z0-9_-]{1,100}):[0-9]{1,6}")
@@ -130,6 +131,7 @@ def generation(message: pb.Generation) -> Generation:
         raise errors.invalid_request("generation.prompt", "is too long or holds a NUL")
     if len(message.quality) > 100:
         raise errors.invalid_request("generation.quality", "is too long")
+    references, limits = requests.references(message)
     return Generation(
         kind=KINDS[message.kind],
         model=name("generation.model", message.model),
@@ -140,6 +142,8 @@ def generation(message: pb.Generation) -> Generation:
         audio=message.audio,
         quality=message.quality,
         seed=message.seed if message.HasField("seed") else None,
+        references=references,
+        reference_limits=limits,
     )
 
 

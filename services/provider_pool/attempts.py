@@ -29,6 +29,9 @@ class FailureReason(StrEnum):
     SUBMISSION_UNKNOWN = "submission_unknown"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     OUTPUT_UNUSABLE = "output_unusable"
+    INVALID_REFERENCE = "invalid_reference"
+    REFERENCE_UNAVAILABLE = "reference_unavailable"
+    REFERENCE_UNSUITABLE = "reference_unsuitable"
 
 
 class NextStep(StrEnum):

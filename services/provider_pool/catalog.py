@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from services.provider_pool import errors
-from services.provider_pool.adapters.interface import Adapter, CostEstimate, Generation, ModelSpec, Terms
+from services.provider_pool.adapters.interface import (
+    Adapter,
+    CostEstimate,
+    Generation,
+    ModelSpec,
+    ReferenceFile,
+    Terms,
+)
 
 
 class Catalog:
@@ -71,6 +78,15 @@ class Catalog:
             if serves and spec.capability.accepts(generation):
                 found[provider] = spec.cost.estimate(generation).ceiling_millis
         return found
+
+    def takes_reference(self, model: str, file: ReferenceFile) -> bool:
+        """Whether a provider of the model takes an image of this size, if any takes images: else size is not what is wrong."""
+        known = [
+            spec.capability.references
+            for (_, name), spec in self._specs.items()
+            if name == model and spec.capability.references.images
+        ]
+        return not known or any(takes.suits(file) for takes in known)
 
 
 def _terms(terms: Terms, unknown_window_s: float | None, resubmit_once: bool) -> Terms:

@@ -9,7 +9,14 @@ from typing import Final
 
 import msgspec
 
-from services.provider_pool.adapters.interface import Generation, OutputRef, Role, TaskRef
+from services.provider_pool.adapters.interface import (
+    Generation,
+    OutputRef,
+    Reference,
+    ReferenceFile,
+    Role,
+    TaskRef,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +36,38 @@ class Stored:
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
-def fingerprint(generation: Generation) -> str:
-    """SHA-256, in hex, of everything that is asked for."""
-    return hashlib.sha256(_ENCODER.encode(generation)).hexdigest()
+def fingerprint(generation: Generation, files: Sequence[ReferenceFile | None] = ()) -> str:
+    """SHA-256, in hex, of everything that is asked for.
+
+    `files`: one for each reference, None where it is not there. The same image under two names is the same question.
+    """
+    return hashlib.sha256(_ENCODER.encode(named_by_content(generation, files))).hexdigest()
+
+
+def named_by_content(generation: Generation, files: Sequence[ReferenceFile | None]) -> Generation:
+    """The same generation with the hashes of its references in the place of their names, as far as they are there."""
+    references = tuple(
+        reference if file is None else Reference(reference.strength, reference_id=file.sha256)
+        for reference, file in zip(generation.references, files, strict=True)
+    )
+    return replace(generation, references=references)
+
+
+def references_fingerprint(generation: Generation) -> str:
+    """SHA-256, in hex, of the references and the limits they come under."""
+    return hashlib.sha256(_ENCODER.encode([generation.references, generation.reference_limits])).hexdigest()
 
 
 def generation_text(generation: Generation) -> str:
-    """With the prompt: for as long as the attempt may have to be looked for."""
+    """With the prompt and the URLs: for as long as the attempt may have to be looked for."""
     return _ENCODER.encode(generation).decode()
 
 
 def without_prompt(text: str) -> str:
-    """The same generation when nobody needs its words any more."""
-    return generation_text(replace(read_generation(text), prompt=""))
+    """The same generation when nobody needs its words any more, nor the URLs, which may hold credentials."""
+    generation = read_generation(text)
+    references = tuple(replace(reference, url="") for reference in generation.references)
+    return generation_text(replace(generation, prompt="", references=references))
 
 
 def read_generation(text: str) -> Generation:

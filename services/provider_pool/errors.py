@@ -63,6 +63,30 @@ def unknown_provider(provider: str) -> ServiceError:
     )
 
 
+def reference_refused(rule: str) -> ServiceError:
+    """The content of a staged reference is not taken."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT, "REFERENCE_REFUSED", "the image is not one that is taken", {"rule": rule}
+    )
+
+
+def too_busy() -> ServiceError:
+    """This process takes in as many references as it can."""
+    return ServiceError(
+        Kind.RESOURCE_EXHAUSTED, "QUEUE_FULL", "too many references are on their way, try again later"
+    )
+
+
+def upload_too_slow() -> ServiceError:
+    """An upload paused for too long, or took too long in all."""
+    return ServiceError(Kind.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the upload took too long")
+
+
+def references_unusable() -> ServiceError:
+    """The folder of references cannot be read or written: an operator's to mend."""
+    return ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "references cannot be kept at the moment")
+
+
 def provider_unreachable() -> ServiceError:
     """The provider did not answer in time; nothing is known that was not known before."""
     return ServiceError(Kind.UNAVAILABLE, "PROVIDER_UNREACHABLE", "the provider did not answer")

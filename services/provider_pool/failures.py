@@ -24,6 +24,13 @@ _STEPS: Final[Mapping[interface.Next, NextStep]] = {
     interface.Next.RECONCILE: NextStep.RECONCILE,
 }
 
+
+class ReferenceMissing(ProviderError):
+    """A reference that was ready is gone; nothing was sent."""
+
+    scope, next, code = Scope.JOB, interface.Next.FAIL, "reference_missing"
+
+
 _REASONS: Final[Mapping[type[ProviderError], FailureReason]] = {
     interface.ContentBlocked: FailureReason.CONTENT_REFUSED,
     interface.InvalidRequest: FailureReason.REQUEST_REJECTED,
@@ -31,6 +38,7 @@ _REASONS: Final[Mapping[type[ProviderError], FailureReason]] = {
     interface.SubmissionUnknown: FailureReason.SUBMISSION_UNKNOWN,
     interface.TaskNotFound: FailureReason.PROVIDER_UNAVAILABLE,
     interface.OutputUnavailable: FailureReason.OUTPUT_UNUSABLE,
+    ReferenceMissing: FailureReason.REFERENCE_UNAVAILABLE,
 }
 
 _OUT: Final = (

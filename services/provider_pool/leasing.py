@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.group_commit import GroupCommit
+from services.provider_pool import errors, meters, pool
 from services.provider_pool import leases as rules
-from services.provider_pool import meters, pool
 from services.provider_pool.adapters.interface import Generation
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leases import Lease
+from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.pool import Mode, Policy, Refusal
 from services.provider_pool.store import leases as store
 from services.provider_pool.store import lending
@@ -80,6 +80,16 @@ class Leasing:
     async def renew(self, attempt_ids: Sequence[str], ttl_ms: int) -> tuple[str, ...]:
         """Move the expiry of these leases; the attempts whose lease is not open."""
         return cast("tuple[str, ...]", await self._commits.submit(rules.Renew(tuple(attempt_ids), ttl_ms)))
+
+    async def provider_of(self, attempt_id: str) -> str:
+        """The provider of the account that the attempt holds. Raises ATTEMPT_NOT_FOUND and LEASE_ENDED."""
+        found = await self._database.read(lambda connection: store.load_held(connection, attempt_id))
+        if found is None:
+            raise errors.attempt_not_found(attempt_id)
+        lease, provider = found
+        if lease.state is not LeaseState.OPEN or self._clock.now_ms() >= lease.expires_at_ms:
+            raise errors.lease_ended(attempt_id)
+        return provider
 
     async def release(self, attempt_id: str) -> bool:
         """Give a lease back; True if there was none and a tombstone stands there."""

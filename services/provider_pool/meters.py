@@ -47,6 +47,18 @@ POLL_FAILURES: Final = Counter(
 COLLECTED_BYTES: Final = Counter(
     "atelier_pool_collected_bytes_total", "Bytes copied to the media store.", ["provider"]
 )
+REFERENCE_FETCHES: Final = Counter(
+    "atelier_pool_reference_fetches_total", "References fetched from URLs, by how that ended.", ["outcome"]
+)
+REFERENCE_UPLOADS: Final = Counter(
+    "atelier_pool_reference_uploads_total", "Inline references, by what became of them.", ["outcome"]
+)
+REFERENCE_BYTES: Final = Counter(
+    "atelier_pool_reference_bytes_total", "Bytes of references that were taken, as they came.", ["source"]
+)
+REFERENCES_KEPT: Final = Gauge(
+    "atelier_pool_references_kept", "References in the folder after the last sweep."
+)
 CHECKS: Final = Counter(
     "atelier_pool_account_checks_total", "Checks of accounts that are out.", ["provider", "outcome"]
 )

@@ -14,6 +14,7 @@ from services.provider_pool.codec import Stored
 from services.provider_pool.health import BreakerState
 from services.provider_pool.leases import Lease
 from services.provider_pool.polling import Polled
+from services.provider_pool.references.staging import Staged
 from services.provider_pool.store.accounts import AccountRecord
 
 _MODES: Final = {mode: value for value, mode in admission.MODES.items()}
@@ -67,6 +68,24 @@ def failure(found: Failure) -> pb.Failure:
         charged=pb.Charged.Value(f"CHARGED_{found.charged.name}"),
         detail=found.detail,
     )
+
+
+def staged(found: Staged) -> pb.StageReferenceResponse:
+    """A reference that was taken in."""
+    record = found.kept.record
+    return pb.StageReferenceResponse(
+        reference_id=found.reference_id,
+        sha256=found.received_sha256,
+        content_type=record.content_type,
+        size_bytes=record.size_bytes,
+        width=record.width,
+        height=record.height,
+    )
+
+
+def prepared(found: Failure | None) -> pb.PrepareReferencesResponse:
+    """All ready, or why not."""
+    return pb.PrepareReferencesResponse(failure=None if found is None else failure(found))
 
 
 def polled(answer: Polled) -> pb.PollResponse:

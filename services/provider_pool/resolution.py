@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.chassis.clock import Clock
@@ -15,7 +15,7 @@ from services.provider_pool.adapters.interface import Context, Feature, Provider
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.submission import Submissions
+from services.provider_pool.submission import Files, Submissions
 from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,14 @@ class Resolution:
         submissions: Submissions,
         accounts: Accounts,
         catalog: Catalog,
+        files: Files,
         clock: Clock,
     ) -> None:
         self._attempts = attempts
         self._submissions = submissions
         self._accounts = accounts
         self._catalog = catalog
+        self._files = files
         self._clock = clock
         self._searches: dict[str, asyncio.Task[Resolved]] = {}
 
@@ -99,7 +101,14 @@ class Resolution:
         spec = self._catalog.spec(attempt.provider, generation.model)
         if spec is None:
             return []
-        prepared = adapter.prepare(generation, spec)
+        files = await self._files(attempt.job_id, generation)
+        there = [file for file in files if file is not None]
+        if len(there) < len(files):
+            # What is gone cannot be compared; what is there tells most tasks apart.
+            pairs = zip(generation.references, files, strict=True)
+            kept = tuple(reference for reference, file in pairs if file is not None)
+            generation = replace(generation, references=kept)
+        prepared = adapter.prepare(codec.named_by_content(generation, there), spec, there)
         account = await self._accounts.access(attempt.account_id)
         async with asyncio.timeout(terms.list_timeout_s):
             since_ms = attempt.created_at_ms - SKEW_MS

@@ -18,6 +18,9 @@ from services.provider_pool.capacity import Capacity
 from services.provider_pool.collection import Collection
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.polling import Polling
+from services.provider_pool.references import requests
+from services.provider_pool.references.preparation import Preparation
+from services.provider_pool.references.staging import Staging, punctual
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.submission import Submissions
 
@@ -36,6 +39,8 @@ class Parts:
     polling: Polling
     resolution: Resolution
     collection: Collection
+    staging: Staging
+    preparation: Preparation
     clock: Clock
     media_retention_s: int
 
@@ -75,6 +80,30 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         async with aclosing(self._parts.capacity.watch()) as news:
             async for rooms in news:
                 yield replies.rooms(rooms)
+
+    async def StageReference(
+        self, request_iterator: AsyncIterator[pb.StageReferenceRequest], context: Any
+    ) -> pb.StageReferenceResponse:
+        messages = punctual(aiter(request_iterator))
+        model, limits = requests.head(await anext(messages, None))
+        staged = await self._parts.staging.stage(
+            admission.name("head.model", model), limits, requests.contents(messages)
+        )
+        return replies.staged(staged)
+
+    async def PrepareReferences(
+        self, request: pb.PrepareReferencesRequest, context: Any
+    ) -> pb.PrepareReferencesResponse:
+        attempt_id, job_id = admission.attempt_of_job(request.attempt_id, request.job_id)
+        generation = admission.generation(request.generation)
+        return replies.prepared(await self._parts.preparation.prepare(attempt_id, job_id, generation))
+
+    async def DropReferences(
+        self, request: pb.DropReferencesRequest, context: Any
+    ) -> pb.DropReferencesResponse:
+        reference_ids = requests.reference_ids(request.reference_ids)
+        await self._parts.preparation.drop(admission.job_id(request.job_id), reference_ids)
+        return pb.DropReferencesResponse()
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
         attempt_id, job_id = admission.attempt_of_job(request.attempt_id, request.job_id)
@@ -154,6 +183,8 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
             "Lease": Handler(pb.LeaseRequest, self.Lease),
             "RenewLeases": Handler(pb.RenewLeasesRequest, self.RenewLeases),
             "ReleaseLease": Handler(pb.ReleaseLeaseRequest, self.ReleaseLease),
+            "PrepareReferences": Handler(pb.PrepareReferencesRequest, self.PrepareReferences),
+            "DropReferences": Handler(pb.DropReferencesRequest, self.DropReferences),
             "Submit": Handler(pb.SubmitRequest, self.Submit),
             "Poll": Handler(pb.PollRequest, self.Poll),
             "ResolveUnknown": Handler(pb.ResolveUnknownRequest, self.ResolveUnknown),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database, migrate
+from services.chassis.egress import Egress
 from services.chassis.process import Process
 from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
@@ -23,6 +25,12 @@ from services.provider_pool.collection import Collection
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.media_store import MediaStore
 from services.provider_pool.polling import Polling
+from services.provider_pool.references.fetching import Fetching
+from services.provider_pool.references.inspector import Inspector
+from services.provider_pool.references.intake import Intake
+from services.provider_pool.references.preparation import Preparation
+from services.provider_pool.references.staging import Staging
+from services.provider_pool.references.store import ReferenceStore
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.rpc import SERVICE_NAME, Parts, ProviderPoolService
 from services.provider_pool.settings import MIGRATIONS, Settings
@@ -44,9 +52,11 @@ async def serve(settings: Settings) -> None:
         stack.callback(store.close)
         await store.check()
         catalog = _catalog(settings, stack)
-        parts = _parts(settings, database, ring, catalog, store, clock, stack)
+        references = await _references(settings, stack)
+        parts = _parts(settings, database, ring, catalog, store, references, clock, stack)
         await parts.attempts.mark_orphans(parts.submissions.answer_by_ms)
-        await stack.enter_async_context(rounds(clock, _rounds(settings, database, parts, catalog, store)))
+        work = _rounds(settings, database, parts, catalog, store) | _reference_rounds(references)
+        await stack.enter_async_context(rounds(clock, work))
         server = RpcServer(
             settings.grpc_listen,
             [partial(rpc.add_ProviderPoolServiceServicer_to_server, ProviderPoolService(parts))],
@@ -55,6 +65,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(server)
         process.add_check("database", partial(_reach, database))
         process.add_check("media", store.check)
+        process.add_check("references", references.store.check)
         process.announce(grpc=server.address)
         await process.until_stopped()
 
@@ -78,12 +89,32 @@ def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
     return Catalog(adapters, unknown_window_s=settings.unknown_window_s, resubmit_once=settings.resubmit_once)
 
 
+@dataclass(frozen=True, slots=True)
+class _References:
+    store: ReferenceStore
+    intake: Intake
+    fetching: Fetching
+
+
+async def _references(settings: Settings, stack: AsyncExitStack) -> _References:
+    store = ReferenceStore(settings.references_folder)
+    stack.callback(store.close)
+    await store.check()
+    egress = await stack.enter_async_context(Egress(settings.policy(), ca_file=settings.egress_ca_file))
+    # It starts its processes with the first image, and ends them when no more come.
+    inspector = Inspector(workers=settings.reference_workers or default_workers())
+    stack.push_async_callback(inspector.close)
+    intake = Intake(store, inspector)
+    return _References(store, intake, Fetching(egress, intake, store))
+
+
 def _parts(
     settings: Settings,
     database: Database,
     ring: KeyRing,
     catalog: Catalog,
     store: MediaStore,
+    references: _References,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Parts:
@@ -91,12 +122,14 @@ def _parts(
     accounts = Accounts(database, ring, catalog, clock, capacity)
     attempts = AttemptLog(database, clock, capacity)
     leasing = Leasing(database, catalog, settings.selection_policy, clock, capacity)
-    submissions = Submissions(attempts, accounts, catalog, clock)
+    staging = Staging(references.intake, references.store, catalog)
+    preparation = Preparation(references.store, references.fetching, leasing, catalog)
+    submissions = Submissions(attempts, accounts, catalog, preparation.files, clock)
     polling = Polling(attempts, accounts, catalog, clock)
-    resolution = Resolution(attempts, submissions, accounts, catalog, clock)
+    resolution = Resolution(attempts, submissions, accounts, catalog, preparation.files, clock)
     collection = Collection(attempts, accounts, catalog, store, clock)
     # Closed in reverse: what records comes after all that has something to record.
-    for part in (attempts, leasing, polling, resolution, collection, submissions):
+    for part in (attempts, leasing, polling, resolution, collection, preparation, staging, submissions):
         stack.push_async_callback(part.close)
     return Parts(
         accounts,
@@ -107,9 +140,15 @@ def _parts(
         polling,
         resolution,
         collection,
+        staging,
+        preparation,
         clock,
         settings.media_retention_s,
     )
+
+
+def _reference_rounds(references: _References) -> dict[str, Round]:
+    return {"sweep_references": partial(upkeep.sweep_references, references.store)}
 
 
 def _rounds(

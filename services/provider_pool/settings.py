@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.chassis.egress_policy import EgressCaSettings, EgressSettings
 from services.chassis.settings import (
     Secret,
     decimal_number,
@@ -42,7 +43,7 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StorageSettings):
+class Settings(StorageSettings, EgressSettings, EgressCaSettings):
     """What the service needs."""
 
     grpc_listen: str = setting(
@@ -74,6 +75,17 @@ class Settings(StorageSettings):
         default=1024**3,
         parse=whole_number(1024, 1024**4),
         help="an output larger than this is not taken",
+    )
+    references_folder: Path = setting(
+        "ATELIER_POOL_REFERENCES_FOLDER",
+        parse=Path,
+        help="where reference images wait for their job, a day at most; replicas share it",
+    )
+    reference_workers: int = setting(
+        "ATELIER_POOL_REFERENCE_WORKERS",
+        default=0,
+        parse=whole_number(0, 64),
+        help="processes that check reference images at once; 0: one less than there are processors",
     )
     sandbox_folder: Path = setting(
         "ATELIER_POOL_SANDBOX_FOLDER",

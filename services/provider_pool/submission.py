@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
@@ -19,6 +21,7 @@ from services.provider_pool.adapters.interface import (
     InvalidRequest,
     Prepared,
     ProviderError,
+    ReferenceFile,
     Submission,
     SubmissionUnknown,
     TransientFailure,
@@ -26,6 +29,7 @@ from services.provider_pool.adapters.interface import (
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.failures import ReferenceMissing
 from services.provider_pool.records import Begin, Change
 from services.provider_pool.vault import SealBroken
 
@@ -37,6 +41,9 @@ ANSWER_MARGIN_S = 15.0
 SEND_BY_S = ANSWER_MARGIN_S / 2
 """A request that has not left by then stays here: its sender, held up so long, would still be sending when others take it for dead."""
 
+Files: TypeAlias = Callable[[str, Generation], Awaitable[Sequence[ReferenceFile | None]]]
+"""Given a job and what it asks for: a file for each of its references, None for one that is gone."""
+
 SHUTDOWN_PATIENCE_S = 8.0
 """Most providers answer a submission within seconds; supervisors kill after some ten of them."""
 
@@ -45,11 +52,12 @@ class Submissions:
     """Sends attempts. Simultaneous calls for one attempt share one sending, which goes on when its callers leave."""
 
     def __init__(
-        self, log_of_attempts: AttemptLog, accounts: Accounts, catalog: Catalog, clock: Clock
+        self, log_of_attempts: AttemptLog, accounts: Accounts, catalog: Catalog, files: Files, clock: Clock
     ) -> None:
         self._attempts = log_of_attempts
         self._accounts = accounts
         self._catalog = catalog
+        self._files = files
         self._clock = clock
         self._flights: dict[str, asyncio.Task[Attempt]] = {}
 
@@ -61,7 +69,7 @@ class Submissions:
     async def submit(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
         """Send the attempt, or tell what became of it. `submitting`: another replica is sending it at this moment.
 
-        Raises ATTEMPT_NOT_FOUND (it has no lease) and LEASE_ENDED.
+        Raises ATTEMPT_NOT_FOUND (it has no lease), LEASE_ENDED, and UNAVAILABLE (references cannot be read).
         """
         flight = self._flights.get(attempt_id)
         if flight is None:
@@ -93,19 +101,20 @@ class Submissions:
             log.info("submit.refused", extra={"attempt_id": attempt_id, "reason": str(error)})
 
     async def _run(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
+        files = await self._files(job_id, generation)
         begun = await self._attempts.begin(
             Begin(
                 attempt_id,
                 job_id,
                 generation.model,
                 codec.generation_text(generation),
-                codec.fingerprint(generation),
+                codec.fingerprint(generation, files),
                 self._attempts.new_sender(),
                 self._clock.now_ms(),
             )
         )
         if begun.fresh:
-            return await self._send(begun.attempt, generation)
+            return await self._send(begun.attempt, generation, files)
         if begun.attempt.state is AttemptState.SUBMITTING:
             return await self._settle_unsent(begun.attempt)
         return begun.attempt
@@ -118,12 +127,14 @@ class Submissions:
         change = Change(attempt.attempt_id, attempt.account_id, now_ms, to=AttemptState.UNKNOWN)
         return await self._attempts.change(change)
 
-    async def _send(self, attempt: Attempt, generation: Generation) -> Attempt:
+    async def _send(
+        self, attempt: Attempt, generation: Generation, files: Sequence[ReferenceFile | None]
+    ) -> Attempt:
         expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
         sent_at_ms = self._clock.now_ms()
         left = False
         try:
-            prepared, account = await self._prepared(attempt, generation)
+            prepared, account = await self._prepared(attempt, generation, files)
             left = True
             submission = await self._call(attempt, prepared, account)
             change = outcomes.accepted(attempt, submission, expected_millis, sent_at_ms, self._clock.now_ms())
@@ -141,12 +152,18 @@ class Submissions:
         if self._clock.now_ms() > attempt.created_at_ms + round(SEND_BY_S * 1000):
             raise TransientFailure("the process was held up before the request left")
 
-    async def _prepared(self, attempt: Attempt, generation: Generation) -> tuple[Prepared, AccountAccess]:
+    async def _prepared(
+        self, attempt: Attempt, generation: Generation, files: Sequence[ReferenceFile | None]
+    ) -> tuple[Prepared, AccountAccess]:
         adapter = self._catalog.adapter(attempt.provider)
         spec = self._catalog.spec(attempt.provider, generation.model)
         if spec is None:
             raise InvalidRequest("the provider does not serve this model")
-        prepared = adapter.prepare(generation, spec)
+        there = [file for file in files if file is not None]
+        if len(there) < len(files):
+            raise ReferenceMissing("a reference is gone")
+        # No adapter sees a URL: where the bytes came from is nothing to a provider.
+        prepared = adapter.prepare(codec.named_by_content(generation, there), spec, there)
         try:
             account = await self._accounts.access(attempt.account_id)
         except SealBroken as error:

@@ -18,6 +18,7 @@ from services.provider_pool.catalog import Catalog
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.media_store import MediaStore
 from services.provider_pool.pool import Account, AccountState
+from services.provider_pool.references.store import ReferenceStore
 from services.provider_pool.store import attempts as attempt_rows
 from services.provider_pool.vault import SealBroken
 
@@ -30,6 +31,7 @@ GAUGES_S: Final = 5.0
 CHECK_S: Final = 15.0
 CHECK_TIMEOUT_S: Final = 10.0
 MEDIA_SWEEP_S: Final = 3600.0
+REFERENCE_SWEEP_S: Final = 3600.0
 # Files are older than the job that tells its customer how long they stay: the rest of an hour covers a slow settlement.
 MEDIA_GRACE_S: Final = 3600
 
@@ -81,6 +83,15 @@ async def sweep_media(store: MediaStore, catalog: Catalog, retention_s: int) -> 
     for adapter in catalog.adapters.values():
         await adapter.tidy()
     return MEDIA_SWEEP_S
+
+
+async def sweep_references(references: ReferenceStore) -> float:
+    """Remove references that nobody dropped; returns how long to wait, in seconds."""
+    removed, kept = await references.sweep()
+    meters.REFERENCES_KEPT.set(kept)
+    if removed:
+        log.info("references.swept", extra={"files": removed})
+    return REFERENCE_SWEEP_S
 
 
 async def show_gauges(database: Database, accounts: Accounts, catalog: Catalog, clock: Clock) -> float:

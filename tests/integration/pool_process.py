@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TTL_MS = 60_000
 READY_DEADLINE_S = 60.0
 CANARY = "canary-4711"
+LIMITS = pb.ReferenceLimits(image_formats=["jpeg", "png", "webp"], image_bytes=20 * 1024**2, images=1)
 
 
 @dataclass
@@ -71,6 +72,30 @@ class Pool:
         generation = picture(*markers)
         await self.lease(attempt_id, generation=generation)
         return await self.submit(attempt_id, generation)
+
+    async def prepare(self, attempt_id: str, generation: pb.Generation) -> pb.Failure | None:
+        """Why the references cannot be had, or None once they are ready."""
+        job_id = attempt_id.partition(":")[0]
+        request = pb.PrepareReferencesRequest(attempt_id=attempt_id, job_id=job_id, generation=generation)
+        answer = await self.stub.PrepareReferences(request)
+        return answer.failure if answer.HasField("failure") else None
+
+    async def stage(
+        self, content: bytes, *, piece_bytes: int = 65_536, limits: pb.ReferenceLimits | None = None
+    ) -> pb.StageReferenceResponse:
+        head = pb.StageReferenceRequest.Head(limits=limits or LIMITS, model="gpt-image-2")
+        pieces = [content[start : start + piece_bytes] for start in range(0, len(content), piece_bytes)]
+        parts = [pb.StageReferenceRequest(content=piece) for piece in pieces]
+        return await self.stub.StageReference(iter([pb.StageReferenceRequest(head=head), *parts]))
+
+    async def drop(self, job_id: str, *reference_ids: str) -> None:
+        await self.stub.DropReferences(
+            pb.DropReferencesRequest(job_id=job_id, reference_ids=list(reference_ids))
+        )
+
+    def references(self) -> list[str]:
+        """The names of the references that are kept."""
+        return sorted(path.stem for path in (self.folder / "references").glob("*.json"))
 
     async def poll(self, attempt_id: str) -> pb.AttemptStatus:
         return (await self.stub.Poll(pb.PollRequest(attempt_id=attempt_id))).status
@@ -122,12 +147,27 @@ def picture(*markers: str) -> pb.Generation:
     )
 
 
+def following(
+    *sources: str, strength: pb.Reference.Strength.ValueType = pb.Reference.STRENGTH_MID, **limits: Any
+) -> pb.Generation:
+    """A picture that follows images; a source is a URL or a reference's id."""
+    wanted = picture()
+    for source in sources:
+        name = "url" if "://" in source else "reference_id"
+        named = {name: source}
+        wanted.references.append(pb.Reference(role=pb.Reference.ROLE_IMAGE, strength=strength, **named))
+    wanted.reference_limits.CopyFrom(LIMITS)
+    wanted.reference_limits.MergeFrom(pb.ReferenceLimits(**({"images": len(sources)} | limits)))
+    return wanted
+
+
 def environment(folder: Path, **changes: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
     own = {
         "ATELIER_POOL_DATABASE_URL": f"sqlite:///{folder / 'pool.db'}",
         "ATELIER_POOL_VAULT_KEY_RING_FILE": str(folder / "ring"),
         "ATELIER_POOL_MEDIA_FOLDER": str(folder / "media"),
+        "ATELIER_POOL_REFERENCES_FOLDER": str(folder / "references"),
         "ATELIER_POOL_SANDBOX_FOLDER": str(folder / "sandbox"),
         "ATELIER_POOL_SANDBOX_WORKERS": "1",
     }

@@ -29,6 +29,8 @@ from services.provider_pool.adapters.interface import (
     OutputRef,
     Prepared,
     Range,
+    ReferenceCapability,
+    ReferenceFile,
     Snapshot,
     Submission,
     TaskRef,
@@ -46,7 +48,7 @@ from services.provider_pool.pool import Mode, Policy
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store.accounts import save_breakers
-from services.provider_pool.submission import SEND_BY_S, Submissions
+from services.provider_pool.submission import SEND_BY_S, Files, Submissions
 from services.provider_pool.vault import KeyRing, SealBroken
 
 PICTURE = Generation(Kind.IMAGE, "picture", "a cat")
@@ -63,6 +65,7 @@ class ToyAdapter(Adapter):
         self.submitting: Callable[[str], Awaitable[Submission]] = self.accepts
         self.polling: Callable[[TaskRef], Awaitable[Snapshot]] = self.goes_on
         self.submitted: list[str] = []
+        self.prepared: list[Prepared] = []
         self.polled: list[str] = []
         self.passes_checks = True
 
@@ -73,10 +76,14 @@ class ToyAdapter(Adapter):
         return Snapshot(TaskState.RUNNING, progress=30)
 
     def models(self) -> Sequence[ModelSpec]:
-        return [ModelSpec("picture", "p", Kind.IMAGE, Capability(Range(1, 100)), PerImage({"": 100}))]
+        takes = Capability(Range(1, 100), references=ReferenceCapability(images=9, sides_px=Range(8, 4_000)))
+        return [ModelSpec("picture", "p", Kind.IMAGE, takes, PerImage({"": 100}))]
 
-    def prepare(self, generation: Generation, spec: ModelSpec) -> Prepared:
-        return Prepared(generation, spec, {})
+    def prepare(
+        self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
+    ) -> Prepared:
+        self.prepared.append(Prepared(generation, spec, {}, tuple(references)))
+        return self.prepared[-1]
 
     async def submit(
         self, context: Context, account: AccountAccess, prepared: Prepared, reference: str
@@ -123,10 +130,14 @@ class ListingAdapter(ToyAdapter):
         return await self.listing()
 
 
+async def no_files(job_id: str, generation: Generation) -> Sequence[ReferenceFile | None]:
+    return []
+
+
 class Parts:
     """The calling parts of a pool with one account at one provider."""
 
-    def __init__(self, database: Database, adapter: ToyAdapter) -> None:
+    def __init__(self, database: Database, adapter: ToyAdapter, files: Files = no_files) -> None:
         clock = SystemClock()
         self.adapter = adapter
         self.catalog = Catalog([adapter], unknown_window_s=0)
@@ -135,20 +146,26 @@ class Parts:
         self.accounts = Accounts(database, KeyRing({"k": b"k" * 32}), self.catalog, clock, capacity)
         self.attempts = AttemptLog(database, clock, capacity)
         self.leasing = Leasing(database, self.catalog, Policy.SPREAD, clock, capacity)
-        self.submissions = Submissions(self.attempts, self.accounts, self.catalog, clock)
+        self.submissions = Submissions(self.attempts, self.accounts, self.catalog, files, clock)
         self.polling = Polling(self.attempts, self.accounts, self.catalog, clock)
-        self.resolution = Resolution(self.attempts, self.submissions, self.accounts, self.catalog, clock)
+        self.resolution = Resolution(
+            self.attempts, self.submissions, self.accounts, self.catalog, files, clock
+        )
 
     async def account(self, label: str = "one") -> str:
         terms = Terms(concurrency_limit=100, balance_millis=1_000_000, serves_live=True)
         return (await self.accounts.create("toy", label, {}, terms)).account.account_id
 
-    async def submit(self, attempt_id: str) -> AttemptState:
+    async def lease(self, attempt_id: str, generation: Generation = PICTURE) -> str:
         job_id = attempt_id.partition(":")[0]
         await self.leasing.lease(
-            attempt_id, job_id, Mode.LIVE, PICTURE, ttl_ms=60_000, behind_others=False, avoid=frozenset()
+            attempt_id, job_id, Mode.LIVE, generation, ttl_ms=60_000, behind_others=False, avoid=frozenset()
         )
-        return (await self.submissions.submit(attempt_id, job_id, PICTURE)).state
+        return job_id
+
+    async def submit(self, attempt_id: str, generation: Generation = PICTURE) -> AttemptState:
+        job_id = await self.lease(attempt_id, generation)
+        return (await self.submissions.submit(attempt_id, job_id, generation)).state
 
     async def causes(self) -> dict[str, str]:
         (account,) = (await self.accounts.load()).values()
@@ -262,7 +279,7 @@ async def test_what_never_left_is_not_in_doubt(toy: Parts, monkeypatch: pytest.M
 async def test_a_request_that_never_left_closes_no_breaker(
     toy: Parts, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuses(generation: Generation, spec: ModelSpec) -> Prepared:
+    def refuses(generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile]) -> Prepared:
         raise interface.InvalidRequest("too long")
 
     (account_id,) = await toy.accounts.load()

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, delete, select
 
 from services.chassis.database import locked, member_of, upsert_rows
 from services.provider_pool.leases import Lease, LeaseState
-from services.provider_pool.schema import LEASES
+from services.provider_pool.schema import ACCOUNTS, LEASES
 
 
 def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Lease]:
@@ -17,6 +17,15 @@ def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str,
     statement = select(LEASES).where(member_of(LEASES.c.attempt_id, sorted(attempt_ids)))
     rows = connection.execute(locked(statement, LEASES.c.attempt_id)).all()
     return {row.attempt_id: _lease(row) for row in rows}
+
+
+def load_held(connection: Connection, attempt_id: str) -> tuple[Lease, str] | None:
+    """The attempt's lease, and the provider of its account, empty where it has none."""
+    row = connection.execute(select(LEASES).where(LEASES.c.attempt_id == attempt_id)).first()
+    if row is None:
+        return None
+    provider = select(ACCOUNTS.c.provider).where(ACCOUNTS.c.account_id == row.account_id)
+    return _lease(row), connection.execute(provider).scalar() or ""
 
 
 def save_leases(connection: Connection, leases: Sequence[Lease]) -> None:
