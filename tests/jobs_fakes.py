@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -185,6 +185,7 @@ class FakePool(_Faults):
 
     slow: runs until `finish`; refused: content refused; rotate, retry: the first attempt fails so; hopeless: every
     attempt fails with rotate; lost: in doubt, then found; abandoned: in doubt for ever. Else: two polls, then done.
+    References are ready from their preparation until they are dropped; `unready` is what preparing them fails with.
     """
 
     def __init__(self, slots: int = 1000) -> None:
@@ -198,11 +199,17 @@ class FakePool(_Faults):
         self.avoided: list[tuple[str, ...]] = []
         self.finished: set[str] = set()
         self.poll_after_ms = 0
+        self.unready: pool.Failure | None = None
+        self.prepared: list[pool.PrepareReferencesRequest] = []
+        self.dropped: dict[str, tuple[str, ...]] = {}
+        self._ready: set[str] = set()
         self._news = asyncio.Condition()
         methods: dict[str, tuple[type[Any], Any]] = {
             "Lease": (pool.LeaseRequest, self.Lease),
             "ReleaseLease": (pool.ReleaseLeaseRequest, self.ReleaseLease),
             "RenewLeases": (pool.RenewLeasesRequest, self.RenewLeases),
+            "PrepareReferences": (pool.PrepareReferencesRequest, self.PrepareReferences),
+            "DropReferences": (pool.DropReferencesRequest, self.DropReferences),
             "Submit": (pool.SubmitRequest, self.Submit),
             "Poll": (pool.PollRequest, self.Poll),
             "ResolveUnknown": (pool.ResolveUnknownRequest, self.ResolveUnknown),
@@ -289,10 +296,36 @@ class FakePool(_Faults):
             raise ServiceError(Kind.NOT_FOUND, "ATTEMPT_NOT_FOUND", "none")
         return attempt
 
-    async def Submit(self, request: pool.SubmitRequest, context: Any) -> pool.SubmitResponse:
-        if request.attempt_id in self.ended:
+    async def PrepareReferences(
+        self, request: pool.PrepareReferencesRequest, context: Any
+    ) -> pool.PrepareReferencesResponse:
+        self.prepared.append(request)
+        await self.enter("PrepareReferences")
+        self._leased(request.attempt_id)
+        if self.unready is not None:
+            return pool.PrepareReferencesResponse(failure=self.unready)
+        self._ready.add(request.job_id)
+        self.leave("PrepareReferences")
+        return pool.PrepareReferencesResponse()
+
+    async def DropReferences(
+        self, request: pool.DropReferencesRequest, context: Any
+    ) -> pool.DropReferencesResponse:
+        await self.enter("DropReferences")
+        self._ready.discard(request.job_id)
+        self.dropped[request.job_id] = tuple(request.reference_ids)
+        self.leave("DropReferences")
+        return pool.DropReferencesResponse()
+
+    def _leased(self, attempt_id: str) -> Attempt:
+        if attempt_id in self.ended:
             raise ServiceError(Kind.FAILED_PRECONDITION, "LEASE_ENDED", "ended")
-        attempt = self._attempt(request.attempt_id)
+        return self._attempt(attempt_id)
+
+    async def Submit(self, request: pool.SubmitRequest, context: Any) -> pool.SubmitResponse:
+        attempt = self._leased(request.attempt_id)
+        if request.generation.references and request.job_id not in self._ready:
+            raise ServiceError(Kind.INVALID_ARGUMENT, "INVALID_REQUEST", "its references are not ready")
         if attempt.state == pool.ATTEMPT_STATE_SUBMITTING and attempt.questions == 0:
             attempt.questions = 1
             self.submits[request.attempt_id] += 1
@@ -374,9 +407,25 @@ class FakePool(_Faults):
         )
 
 
+STAGED_ID = f"ref_{'0' * 26}"
+
+
+def a_reference(**source: str) -> jobs.Reference:
+    """One image; a staged one unless told."""
+    image, mid = jobs.Reference.ROLE_IMAGE, jobs.Reference.STRENGTH_MID
+    return jobs.Reference(role=image, strength=mid, **(source or {"reference_id": STAGED_ID}))
+
+
 def create_request(
-    key: str, *, customer: str = "cus_a", prompt: str = "a cat", running: int = 1000, queued: int = 100_000
+    key: str,
+    *,
+    customer: str = "cus_a",
+    prompt: str = "a cat",
+    running: int = 1000,
+    queued: int = 100_000,
+    references: Sequence[jobs.Reference] = (),
 ) -> jobs.CreateJobRequest:
+    limits = jobs.ReferenceLimits(image_formats=["jpeg", "png"], image_bytes=1000, images=9)
     return jobs.CreateJobRequest(
         customer_id=customer,
         mode=jobs.MODE_TEST,
@@ -384,7 +433,13 @@ def create_request(
         idempotency_key=key,
         fingerprint=prompt.encode(),
         generation=jobs.Generation(
-            kind=jobs.KIND_IMAGE, model="gpt-image-2", prompt=prompt, width=64, height=64
+            kind=jobs.KIND_IMAGE,
+            model="gpt-image-2",
+            prompt=prompt,
+            width=64,
+            height=64,
+            references=references,
+            reference_limits=limits if references else None,
         ),
         sku="image.low",
         quantity=1,

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -88,6 +88,6 @@ class JobsProcess:
         if self._channel is not None:
             await self._channel.close()
 
-    async def create(self, key: str, *, prompt: str = "a cat", timeout_s: float = 20) -> jobs.Job:
-        answer = await self.stub.CreateJob(create_request(key, prompt=prompt), timeout=timeout_s)
+    async def create(self, key: str, *, timeout_s: float = 20, **given: Any) -> jobs.Job:
+        answer = await self.stub.CreateJob(create_request(key, **given), timeout=timeout_s)
         return answer.job

@@ -65,7 +65,15 @@ class Busy:
 
 
 # The customer's own answer: another account would say the same, or must not be asked.
-_FINAL_REASONS = frozenset({FailureReason.CONTENT_REFUSED, FailureReason.REQUEST_REJECTED})
+_FINAL_REASONS = frozenset(
+    {
+        FailureReason.CONTENT_REFUSED,
+        FailureReason.REQUEST_REJECTED,
+        FailureReason.INVALID_REFERENCE,
+        FailureReason.REFERENCE_UNAVAILABLE,
+        FailureReason.REFERENCE_UNSUITABLE,
+    }
+)
 
 
 def after_answer(job: Job, status: AttemptStatus, now_ms: int, jitter: float) -> Job | None:
@@ -94,6 +102,9 @@ def after_answer(job: Job, status: AttemptStatus, now_ms: int, jitter: float) ->
 def after_failure(job: Job, failure: Failure, now_ms: int, jitter: float) -> Job | None:
     """Fail, try again, try elsewhere, or find out first (None where the job is finding out already)."""
     step = NextStep.FAIL if failure.reason in _FINAL_REASONS else failure.next_step
+    if step is NextStep.RECONCILE and job.state is JobState.LEASED:
+        # Nothing has left yet, so that there is nothing to find out.
+        step = NextStep.RETRY
     if step is NextStep.RECONCILE:
         return None if job.state is JobState.UNKNOWN else rules.moved(job, JobState.UNKNOWN, now_ms)
     if step not in (NextStep.RETRY, NextStep.ROTATE) or job.attempt_number >= rules.MAX_ATTEMPTS:

@@ -14,6 +14,7 @@ from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
 from services.jobs.answers import AttemptState, AttemptStatus, Busy, Failure, Granted, NextStep
 from services.jobs.job import FailureReason, Job, Output
 from services.jobs.ports import OpenHold, OpenLease, Quote, Room
+from services.jobs.reference_messages import pool_limits, pool_reference
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -28,7 +29,17 @@ PAGE: Final = 500
 
 _BILLING_REPEATABLE: Final = frozenset({"Hold", "Capture", "Release", "ExtendHolds"})
 _POOL_REPEATABLE: Final = frozenset(
-    {"Lease", "ReleaseLease", "RenewLeases", "Submit", "Poll", "ResolveUnknown", "Collect"}
+    {
+        "Lease",
+        "ReleaseLease",
+        "RenewLeases",
+        "PrepareReferences",
+        "DropReferences",
+        "Submit",
+        "Poll",
+        "ResolveUnknown",
+        "Collect",
+    }
 )
 
 
@@ -144,6 +155,19 @@ class PoolClient(ServiceLink):
         )
         return list(answer.ended_attempt_ids)
 
+    async def prepare_references(self, job: Job, timeout_s: float) -> Failure | None:
+        request = pool.PrepareReferencesRequest(
+            attempt_id=job.attempt_id, job_id=job.job_id, generation=_generation(job)
+        )
+        answer = await self.stream.call(
+            "PrepareReferences", request, pool.PrepareReferencesResponse, timeout_s=timeout_s
+        )
+        return _failure(answer.failure) if answer.HasField("failure") else None
+
+    async def drop_references(self, job_id: str, reference_ids: Sequence[str]) -> None:
+        request = pool.DropReferencesRequest(job_id=job_id, reference_ids=reference_ids)
+        await self.stream.call("DropReferences", request, pool.DropReferencesResponse, timeout_s=_SHORT_S)
+
     async def submit(self, job: Job) -> AttemptStatus:
         request = pool.SubmitRequest(
             attempt_id=job.attempt_id, job_id=job.job_id, generation=_generation(job)
@@ -195,21 +219,24 @@ def _generation(job: Job) -> pool.Generation:
         audio=made.audio,
         quality=made.quality,
         seed=made.seed,
+        references=map(pool_reference, made.references),
+        reference_limits=None if made.reference_limits is None else pool_limits(made.reference_limits),
     )
 
 
 def _status(status: pool.AttemptStatus) -> AttemptStatus:
-    failure = None
-    if status.HasField("failure"):
-        said = status.failure
-        failure = Failure(
-            _known(FailureReason, said.reason, FailureReason.GENERATION_FAILED),
-            _known(NextStep, said.next_step, NextStep.FAIL),
-            said.retry_after_ms,
-            said.detail,
-        )
+    failure = _failure(status.failure) if status.HasField("failure") else None
     state = _known(AttemptState, status.state, AttemptState.UNSPECIFIED)
     return AttemptStatus(state, status.progress, status.poll_after_ms, failure)
+
+
+def _failure(said: pool.Failure) -> Failure:
+    return Failure(
+        _known(FailureReason, said.reason, FailureReason.GENERATION_FAILED),
+        _known(NextStep, said.next_step, NextStep.FAIL),
+        said.retry_after_ms,
+        said.detail,
+    )
 
 
 def _known(kind: type[E], number: int, otherwise: E) -> E:

@@ -146,7 +146,7 @@ class Intake:
                 raise errors.idempotency_key_conflict()
             accepted = await self._accepted(found, until_s)
             if accepted is not None:
-                return accepted, True
+                return accepted, not _came_twice(found, order)
 
     async def _permitted(self) -> None:
         try:
@@ -310,3 +310,12 @@ class Intake:
                 return False
             log.exception("admission.undo_refused", extra={"job_id": job.job_id, "reason": error.reason})
         return True
+
+
+def _came_twice(found: Job, order: Order) -> bool:
+    """Whether this is the very call that made the job, repeated on its way: what is staged has a new id every time.
+
+    Its caller must not take it for a replay, and drop references that the job is to use.
+    """
+    mine = order.generation.reference_ids
+    return bool(mine) and mine == found.generation.reference_ids

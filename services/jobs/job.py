@@ -6,9 +6,11 @@ only a proposal until the store has committed it under the job's epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Literal
+
+from services.jobs.reference import Reference, ReferenceLimits
 
 # Leases one job may use up; the fourth failure is the customer's answer.
 MAX_ATTEMPTS: Final = 4
@@ -65,6 +67,9 @@ class FailureReason(IntEnum):
     SUBMISSION_UNKNOWN = 5
     PROVIDER_UNAVAILABLE = 6
     OUTPUT_UNUSABLE = 7
+    INVALID_REFERENCE = 8
+    REFERENCE_UNAVAILABLE = 9
+    REFERENCE_UNSUITABLE = 10
 
 
 class Settlement(StrEnum):
@@ -123,13 +128,21 @@ class Generation:
 
     kind: Kind
     model: str
-    prompt: str
+    prompt: str = field(repr=False)
     width: int
     height: int
     duration_s: int
     audio: bool
     quality: str
     seed: int | None
+    references: tuple[Reference, ...] = ()
+    # Set where there are references.
+    reference_limits: ReferenceLimits | None = None
+
+    @property
+    def reference_ids(self) -> tuple[str, ...]:
+        """Those of its references that were staged for it."""
+        return tuple(one.reference_id for one in self.references if one.reference_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from services.gen.jobs.v1 import jobs_pb2 as pb
 from services.jobs import errors
 from services.jobs.intake import Order
 from services.jobs.job import Generation, Job, JobState, Kind, Mode, Output
+from services.jobs.reference_messages import references_of
 from services.jobs.store import Event, JobFilter
 
 _STATES: Final = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
@@ -74,6 +75,7 @@ def _generation_of(asked: pb.Generation) -> Generation:
         raise errors.invalid_request("generation.model", "is missing or too long")
     if len(asked.prompt) > _PROMPT_LIMIT_CHARS:
         raise errors.invalid_request("generation.prompt", "is too long")
+    references, limits = references_of(asked)
     return Generation(
         kind=kind,
         model=asked.model,
@@ -84,6 +86,8 @@ def _generation_of(asked: pb.Generation) -> Generation:
         audio=asked.audio,
         quality=asked.quality,
         seed=asked.seed if asked.HasField("seed") else None,
+        references=references,
+        reference_limits=limits,
     )
 
 

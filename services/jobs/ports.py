@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.jobs.answers import AttemptStatus, Busy, Granted
+from services.jobs.answers import AttemptStatus, Busy, Failure, Granted
 from services.jobs.job import Job, Output
 
 
@@ -74,6 +74,14 @@ class Pool(Protocol):
 
     async def renew_leases(self, attempt_ids: Sequence[str], ttl_ms: int) -> list[str]:
         """Returns the attempts whose lease is not open."""
+        ...
+
+    async def prepare_references(self, job: Job, timeout_s: float) -> Failure | None:
+        """Makes the references ready for the attempt that is leased; None once all of them are."""
+        ...
+
+    async def drop_references(self, job_id: str, reference_ids: Sequence[str]) -> None:
+        """Lets go of what was fetched for the job and of what was staged under these ids."""
         ...
 
     async def submit(self, job: Job) -> AttemptStatus: ...

@@ -253,7 +253,7 @@ class Runner:
         job = active.job
         if active.progress > job.progress:
             job = replace(job, progress=active.progress)
-        return View(job, self._clock.now_ms(), active.failures, active.polls, _chance(), self._timing)
+        return View(job, self._clock, active.failures, active.polls, _chance(), self._timing)
 
     async def _move(self, active: Active, move: Move) -> bool:
         """Commits; False when the job has left this place."""
@@ -272,6 +272,7 @@ class Runner:
             log.info("job.ended", extra=told | {"failure": after.failure.name.lower()})
             self._forget(active)
             self._returns.give_back(after.attempt_id)
+            self._returns.drop_references(after)
             self._dispatcher.eased((after.customer_id, after.mode))
             return False
         if after.state is JobState.QUEUED:

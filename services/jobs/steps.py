@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from services.chassis.clock import Clock
 from services.chassis.errors import Kind, ServiceError
 from services.jobs import answers, schedule
 from services.jobs import job as rules
@@ -34,6 +35,11 @@ TRANSIENT: Final = frozenset(
 # A job whose outputs cannot be copied is kept so long beyond its deadline: they are paid for already.
 COLLECT_PATIENCE_MS: Final = 10 * 60_000
 _UNKNOWN_POLL_S: Final = 5.0
+# The pool gives up on an image after 15 s and may have to wait for a turn; beyond that it is asked again.
+_PREPARE_EACH_S: Final = 20.0
+_PREPARE_LIMIT_S: Final = 120.0
+# The lease ended before the attempt was submitted: nothing has left under it, and nothing will.
+_NEVER_BEGUN: Final = frozenset({"LEASE_ENDED", "ATTEMPT_NOT_FOUND"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,16 @@ class View:
     """What a step may know: the job as committed, the time, how often this step failed or was asked, and chance."""
 
     job: Job
-    now_ms: int
+    clock: Clock
     failures: int
     polls: int
     jitter: float
     timing: Timing
+
+    @property
+    def now_ms(self) -> int:
+        """Asked for again after every wait: a step may take minutes."""
+        return self.clock.now_ms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +104,36 @@ async def step(view: View, clients: Clients) -> Outcome:
 
 
 async def prepare(view: View, clients: Clients) -> Outcome:
-    """The intent to submit is committed before the request may leave."""
+    """References are made ready first. The intent to submit is committed before the request may leave."""
+    if view.job.generation.references:
+        unready = await _unready(view, clients)
+        if unready is not None:
+            return unready
     return Move(rules.moved(view.job, JobState.SUBMITTING, view.now_ms))
+
+
+async def _unready(view: View, clients: Clients) -> Outcome | None:
+    """None once all references are ready. Repeated under the same attempt: what is ready is not fetched again."""
+    job = view.job
+    try:
+        failure = await clients.pool.prepare_references(job, _prepare_timeout_s(view))
+    except ServiceError as error:
+        if error.reason in _NEVER_BEGUN:
+            return Move(_again(view))
+        if error.kind in TRANSIENT:
+            return _backoff(view)
+        return Move(rules.failing(job, FailureReason.REQUEST_REJECTED, error.reason, view.now_ms))
+    if failure is None:
+        return None
+    after = answers.after_failure(job, failure, view.now_ms, view.jitter)
+    return _backoff(view) if after is None else Move(after)
+
+
+def _prepare_timeout_s(view: View) -> float:
+    job = view.job
+    allowed_s = min(_PREPARE_LIMIT_S, _PREPARE_EACH_S * len(job.generation.references))
+    # What becomes ready after the job's own deadline is of no use.
+    return min(allowed_s, (job.run_deadline_ms - view.now_ms) / 1000)
 
 
 async def submit(view: View, clients: Clients) -> Outcome:
@@ -102,7 +141,7 @@ async def submit(view: View, clients: Clients) -> Outcome:
     try:
         status = await clients.pool.submit(view.job)
     except ServiceError as error:
-        if error.reason in {"LEASE_ENDED", "ATTEMPT_NOT_FOUND"}:
+        if error.reason in _NEVER_BEGUN:
             return Move(_again(view))
         if error.reason == "ATTEMPT_STATE":
             return Move(rules.moved(view.job, JobState.UNKNOWN, view.now_ms))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from services.chassis.database import Database
@@ -14,9 +15,10 @@ from services.chassis.schema_migration import migrate, schema_drift
 from services.jobs import job as rules
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import FailureReason, Job, JobState, Output
-from services.jobs.schema import CUSTOMER_LOAD, METADATA
+from services.jobs.reference import Reference, ReferenceLimits, Role, Strength
+from services.jobs.schema import CUSTOMER_LOAD, JOBS, METADATA
 from services.jobs.settings import MIGRATIONS
-from services.jobs.store import JobFilter, JobStore, Load
+from services.jobs.store import JobFilter, JobStore, Load, rows
 from tests.jobs_rows import NOW_MS, a_job
 
 OUTPUT = Output(1, "job_1/0.png", "image/png", 10, "00", 64, 64, 0)
@@ -65,6 +67,31 @@ async def test_a_job_reads_back_as_it_was_written(store: JobStore) -> None:
     after = rules.moved(job, JobState.QUEUED, NOW_MS, quoted_millis=2**40, avoid_account_ids=("a", "b"))
     await store.commit(job, after)
     assert (await store.jobs(["job_1", "job_2"])) == {"job_1": after}
+
+
+async def test_a_jobs_references_read_back_as_they_were_written(store: JobStore) -> None:
+    following = replace(
+        a_job().generation,
+        references=(
+            Reference(Role.IMAGE, Strength.HIGH, url='https://example.com/a?b="c"'),
+            Reference(Role.IMAGE, Strength.LOW, reference_id="ref_1"),
+        ),
+        reference_limits=ReferenceLimits(("png", "jpeg"), 2**40, 9, first_frame_of_animations=True),
+    )
+    job = a_job(generation=following)
+    await store.admit(job, 10)
+    assert await store.job("job_1") == job
+    assert following.reference_ids == ("ref_1",)
+
+
+async def test_a_job_from_before_there_were_references_reads_back_without_any(store: JobStore) -> None:
+    job = await store.admit(a_job(), 10)
+    written = msgspec.json.decode(rows.all_columns(job)["generation"])
+    before = {name: value for name, value in written.items() if not name.startswith("reference")}
+    assert before != written
+    old = JOBS.update().values(generation=msgspec.json.encode(before).decode())
+    await store._database.write(lambda connection: connection.execute(old))
+    assert await store.job("job_1") == job
 
 
 async def test_an_ended_job_reads_back_with_its_outputs(store: JobStore) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from services.chassis.errors import ServiceError
 from services.gen.jobs.v1 import jobs_pb2 as jobs
-from tests.jobs_fakes import FakeServers
+from tests.jobs_fakes import STAGED_ID, FakeServers, a_reference
 from tests.jobs_house import ended, sqlite_url
 from tests.jobs_process import JobsProcess
 
@@ -49,6 +49,43 @@ async def test_killed_while_it_waits_for_an_answer_the_job_still_ends_once(
         assert end.state == jobs.JOB_STATE_COMPLETED
         await until(lambda: not fakes.pool.leases and not fakes.billing.open_holds())
     assert fakes.billing.captures == {job.job_id: 1}
+    assert fakes.pool.submits == {f"{job.job_id}:1": 1}
+
+
+async def test_killed_while_references_are_made_ready_they_are_made_ready_again(
+    tmp_path: Path, fakes: FakeServers
+) -> None:
+    fakes.pool.delay_s["PrepareReferences"] = 30
+    async with JobsProcess(sqlite_url(tmp_path), fakes) as process:
+        job = await process.create("k1", references=[a_reference()])
+        await until(lambda: fakes.pool.calls["PrepareReferences"])
+        await process.kill()
+        fakes.pool.delay_s.clear()
+        await process.start()
+        assert (await ended(process.stub, job.job_id)).state == jobs.JOB_STATE_COMPLETED
+        await until(lambda: not fakes.pool.leases and fakes.pool.dropped)
+    assert {asked.attempt_id for asked in fakes.pool.prepared} == {f"{job.job_id}:1"}
+    assert len(fakes.pool.prepared) == 2
+    assert fakes.pool.dropped == {job.job_id: (STAGED_ID,)}
+    assert fakes.pool.submits == {f"{job.job_id}:1": 1}
+    assert fakes.billing.captures == {job.job_id: 1}
+
+
+async def test_told_to_stop_while_references_are_made_ready_it_hands_the_job_over(
+    tmp_path: Path, fakes: FakeServers
+) -> None:
+    fakes.pool.delay_s["PrepareReferences"] = 30
+    async with JobsProcess(sqlite_url(tmp_path), fakes, WORKER_TTL_MS="60000") as process:
+        job = await process.create("k1", references=[a_reference()])
+        await until(lambda: fakes.pool.calls["PrepareReferences"])
+        started_s = time.monotonic()
+        assert await process.terminate() == 0
+        assert time.monotonic() - started_s < 4
+        fakes.pool.delay_s.clear()
+        await process.start()
+        end = await ended(process.stub, job.job_id)
+        await until(lambda: not fakes.pool.leases and fakes.pool.dropped)
+    assert (end.state, end.attempts) == (jobs.JOB_STATE_COMPLETED, 1)
     assert fakes.pool.submits == {f"{job.job_id}:1": 1}
 
 

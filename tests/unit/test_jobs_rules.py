@@ -10,6 +10,7 @@ from services.jobs import answers, schedule
 from services.jobs import job as rules
 from services.jobs.answers import AttemptState, AttemptStatus, Failure, NextStep
 from services.jobs.job import FailureReason, IllegalTransitionError, Job, JobState, Kind, Settlement, Stage
+from services.jobs.reference import Reference, Role, Strength
 from services.jobs.schedule import Timing
 from tests.jobs_rows import NOW_MS, a_job
 
@@ -114,7 +115,16 @@ def test_a_job_that_kills_its_workers_fails_and_one_that_waits_or_settles_does_n
 # ---- what follows from an answer ----
 
 
-@pytest.mark.parametrize("reason", [FailureReason.CONTENT_REFUSED, FailureReason.REQUEST_REJECTED])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        FailureReason.CONTENT_REFUSED,
+        FailureReason.REQUEST_REJECTED,
+        FailureReason.INVALID_REFERENCE,
+        FailureReason.REFERENCE_UNAVAILABLE,
+        FailureReason.REFERENCE_UNSUITABLE,
+    ],
+)
 @pytest.mark.parametrize("step", list(NextStep))
 def test_a_refusal_is_final_whatever_the_advice(reason: FailureReason, step: NextStep) -> None:
     after = answers.after_answer(running(), failed(reason, step), NOW_MS, 0.5)
@@ -158,6 +168,20 @@ def test_doubt_is_looked_into_and_never_sent_again() -> None:
     given_up = answers.after_answer(doubt, AttemptStatus(AttemptState.ABANDONED), NOW_MS, 0.5)
     assert given_up is not None
     assert (given_up.state, given_up.failure) == (JobState.SETTLING, FailureReason.SUBMISSION_UNKNOWN)
+
+
+def test_before_the_submission_there_is_no_doubt_to_look_into() -> None:
+    leased = replace(running(), state=JobState.LEASED)
+    advice = Failure(FailureReason.PROVIDER_UNAVAILABLE, NextStep.RECONCILE, 30_000)
+    after = answers.after_failure(leased, advice, NOW_MS, 0.5)
+    assert after is not None
+    assert (after.state, after.run_at_ms) == (JobState.QUEUED, NOW_MS + 30_000)
+
+
+def test_the_address_of_a_reference_and_the_prompt_are_not_in_what_a_job_prints() -> None:
+    reference = Reference(Role.IMAGE, Strength.MID, url="https://example.com/?token=hidden")
+    job = a_job(generation=replace(a_job().generation, prompt="hidden too", references=(reference,)))
+    assert "hidden" not in f"{job!r} {job} {reference}"
 
 
 def test_an_attempt_given_up_is_sent_once_more_where_the_operator_allows_it() -> None:
