@@ -1,8 +1,9 @@
-"""Small stand-ins for billing and jobs: real gRPC servers on free ports, whose answers a test decides."""
+"""Small stand-ins for billing, jobs and the provider pool: real gRPC servers on free ports, whose answers a test decides."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,23 +18,28 @@ from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.jobs.v1 import jobs_pb2_grpc as jobs_rpc
+from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
 
 if TYPE_CHECKING:
     # The generated classes are abstract for mypy; a fake serves only what the edge calls.
     _Billing = object
     _Jobs = object
+    _Pool = object
 else:
     _Billing = billing_rpc.BillingServiceServicer
     _Jobs = jobs_rpc.JobsServiceServicer
+    _Pool = pool_rpc.ProviderPoolServiceServicer
 
 LIVE_KEY = "ak_live_" + "a" * 38
 TEST_KEY = "ak_test_" + "b" * 38
+OTHER_KEY = "ak_live_" + "c" * 38
 NOW_MS = 1_782_727_200_000  # 2026-06-29T10:00:00.000Z
 
 
 @dataclass
 class FakeBilling(_Billing):
-    """Knows two keys of one customer. `refusal` is raised by every call while it is set."""
+    """Knows two keys of one customer and one of another. `refusal` is raised by every call while it is set."""
 
     storefront: str = "leonardo"
     requests_per_minute: int = 0
@@ -49,10 +55,10 @@ class FakeBilling(_Billing):
         self.authentications += 1
         await asyncio.sleep(self.answer_after_s)
         self._refuse()
-        if request.api_key not in {LIVE_KEY, TEST_KEY} - self.revoked:
+        if request.api_key not in {LIVE_KEY, TEST_KEY, OTHER_KEY} - self.revoked:
             raise ServiceError(Kind.UNAUTHENTICATED, "INVALID_API_KEY", "unknown key")
         return billing.AuthenticateResponse(
-            customer_id="cus_1",
+            customer_id="cus_2" if request.api_key == OTHER_KEY else "cus_1",
             storefront=self.storefront,
             mode=billing.MODE_TEST if request.api_key == TEST_KEY else billing.MODE_LIVE,
             key_id="key_1",
@@ -90,6 +96,8 @@ class FakeJobs(_Jobs):
     stage: jobs.Stage.ValueType = jobs.STAGE_ACCOUNT_CHOSEN
     refusal: Exception | None = None
     answer_after_s: float = 0.0
+    # So many jobs are made whose maker is told that the service is away.
+    lose_answers: int = 0
     created: list[jobs.CreateJobRequest] = field(default_factory=list)
     asked: list[jobs.GetJobRequest] = field(default_factory=list)
     kept: dict[str, jobs.Job] = field(default_factory=dict)
@@ -107,6 +115,9 @@ class FakeJobs(_Jobs):
         job = self.add(request.generation, self.prices_millis[request.sku] * request.quantity)
         job.customer_id, job.mode = request.customer_id, request.mode
         self.keys[request.idempotency_key] = (request.fingerprint, job.job_id)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "the answer got lost")
         return jobs.CreateJobResponse(job=job)
 
     async def GetJob(self, request: jobs.GetJobRequest, context: Any) -> jobs.GetJobResponse:
@@ -145,6 +156,57 @@ class FakeJobs(_Jobs):
             raise self.refusal
 
 
+@dataclass
+class FakePool(_Pool):
+    """Keeps what is staged by id, unread. `refusal` is raised by every call while it is set."""
+
+    refusal: ServiceError | None = None
+    # Refuses as soon as the head has come, whatever is still being sent.
+    reads_all: bool = True
+    answer_after_s: float = 0.0
+    heads: list[pool.StageReferenceRequest.Head] = field(default_factory=list)
+    staged: dict[str, bytes] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    largest_piece_bytes: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def StageReference(
+        self, request_iterator: AsyncIterator[pool.StageReferenceRequest], context: Any
+    ) -> pool.StageReferenceResponse:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            content = bytearray()
+            async for part in request_iterator:
+                if part.WhichOneof("part") == "head":
+                    self.heads.append(part.head)
+                    if not self.reads_all:
+                        self._refuse()
+                content += part.content
+                self.largest_piece_bytes = max(self.largest_piece_bytes, len(part.content))
+            await asyncio.sleep(self.answer_after_s)
+        finally:
+            self.at_once -= 1
+        self._refuse()
+        reference_id = new_id("ref")
+        self.staged[reference_id] = bytes(content)
+        return pool.StageReferenceResponse(
+            reference_id=reference_id, sha256=hashlib.sha256(content).digest(), size_bytes=len(content)
+        )
+
+    async def DropReferences(
+        self, request: pool.DropReferencesRequest, context: Any
+    ) -> pool.DropReferencesResponse:
+        self._refuse()
+        self.dropped += request.reference_ids
+        return pool.DropReferencesResponse()
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+
 @asynccontextmanager
 async def serving_billing(fake: FakeBilling) -> AsyncIterator[str]:
     """The address of `fake` on a server of its own."""
@@ -158,6 +220,14 @@ async def serving_jobs(fake: FakeJobs, listen: str = "127.0.0.1:0") -> AsyncIter
     """The address of `fake` on a server of its own."""
     add = partial(jobs_rpc.add_JobsServiceServicer_to_server, cast("Any", fake))
     async with RpcServer(listen, [add], ["jobs.v1.JobsService"], grace_s=0) as server:
+        yield server.address
+
+
+@asynccontextmanager
+async def serving_pool(fake: FakePool) -> AsyncIterator[str]:
+    """The address of `fake` on a server of its own."""
+    add = partial(pool_rpc.add_ProviderPoolServiceServicer_to_server, cast("Any", fake))
+    async with RpcServer("127.0.0.1:0", [add], ["provider_pool.v1.ProviderPoolService"], grace_s=0) as server:
         yield server.address
 
 

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from services.chassis import call_context
+from services.chassis.errors import ServiceError
 from services.chassis.service_link import ServiceLink
 from services.gateway.auth import Caller
 from services.gen.billing.v1 import billing_pb2, billing_pb2_grpc
 from services.gen.jobs.v1 import jobs_pb2, jobs_pb2_grpc
+from services.gen.provider_pool.v1 import provider_pool_pb2, provider_pool_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 # Authentication reads two rows; a billing that needs longer is down.
 _AUTHENTICATE_TIMEOUT_S: Final = 5.0
 # Longer than any route's deadline, which is what bounds a call of a request.
 _CALL_TIMEOUT_S: Final = 15.0
+# A large image over a slow network and its check (3 s at most).
+_STAGE_TIMEOUT_S: Final = 10.0
+# What staging leaves for the job itself: an image without time for its job would only lie there for a day.
+_CREATE_S: Final = 3.0
+_DROP_TIMEOUT_S: Final = 5.0
+# References that nobody drops are swept after a day; beyond so many at once that is soon enough.
+_DROPS_LIMIT: Final = 256
 
 # Reads, and the one write that carries an idempotency key: these may be sent again when a stream breaks.
 _BILLING_REPEATABLE: Final = frozenset({"Authenticate", "GetBalance"})
 _JOBS_REPEATABLE: Final = frozenset({"CreateJob", "GetJob"})
+_POOL_REPEATABLE: Final = frozenset({"DropReferences"})
 
 
 class Backends:
-    """Open channels to billing and jobs. Every call raises ServiceError and never outlasts the request's deadline."""
+    """Open channels to billing, jobs and the provider pool. Every call raises ServiceError and never outlasts the request's deadline."""
 
-    def __init__(self, billing_address: str, jobs_address: str) -> None:
+    def __init__(self, billing_address: str, jobs_address: str, pool_address: str) -> None:
         self.billing = ServiceLink(
             billing_address,
             name="billing",
@@ -41,6 +58,18 @@ class Backends:
             repeatable=_JOBS_REPEATABLE,
             retried=_full("jobs.v1.JobsService", _JOBS_REPEATABLE),
         )
+        self.pool = ServiceLink(
+            pool_address,
+            name="provider_pool",
+            stub=provider_pool_pb2_grpc.ProviderPoolServiceStub,
+            messages=provider_pool_pb2,
+            repeatable=_POOL_REPEATABLE,
+            retried=_full("provider_pool.v1.ProviderPoolService", _POOL_REPEATABLE),
+        )
+        self._pool_stub: provider_pool_pb2_grpc.ProviderPoolServiceAsyncStub = (
+            provider_pool_pb2_grpc.ProviderPoolServiceStub(self.pool.channel)
+        )
+        self._drops: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,6 +80,10 @@ class Backends:
         async with AsyncExitStack() as stack:
             stack.push_async_exit(self.billing)
             stack.push_async_exit(self.jobs)
+            stack.push_async_exit(self.pool)
+            for drop in self._drops:
+                drop.cancel()
+            await asyncio.gather(*self._drops, return_exceptions=True)
 
     async def identify(self, api_key: str) -> Caller:
         """Who owns `api_key`. Raises INVALID_API_KEY, CUSTOMER_INACTIVE."""
@@ -82,7 +115,7 @@ class Backends:
         return answer.balance
 
     async def create_job(self, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.CreateJobResponse:
-        """Has a job accepted. Safe to repeat under its idempotency key, and repeated while jobs is unavailable."""
+        """Has a job accepted. Safe to repeat under its idempotency key, and repeated when the stream breaks."""
         return await self.jobs.stream.call(
             "CreateJob",
             request,
@@ -90,6 +123,29 @@ class Backends:
             timeout_s=_CALL_TIMEOUT_S,
             lane=request.customer_id,
         )
+
+    async def stage_reference(self, parts: AsyncIterator[provider_pool_pb2.StageReferenceRequest]) -> str:
+        """Has the pool check and keep an image; answers its id. Raises REFERENCE_REFUSED, whose rule is metadata."""
+        left_s = call_context.remaining_s(default=_STAGE_TIMEOUT_S + _CREATE_S) - _CREATE_S
+        answer = await self._pool_stub.StageReference(parts, timeout=max(0.0, min(left_s, _STAGE_TIMEOUT_S)))
+        return answer.reference_id
+
+    def drop_references(self, reference_ids: Sequence[str]) -> None:
+        """Has the pool let go of them, in the background and at the best: what is missed is swept within a day."""
+        if not reference_ids or len(self._drops) >= _DROPS_LIMIT:
+            return
+        drop = asyncio.create_task(self._drop(list(reference_ids)))
+        self._drops.add(drop)
+        drop.add_done_callback(self._drops.discard)
+
+    async def _drop(self, reference_ids: list[str]) -> None:
+        # The request that staged them may have no time left.
+        with call_context.entered(replace(call_context.current(), deadline_s=None)):
+            try:
+                request = provider_pool_pb2.DropReferencesRequest(reference_ids=reference_ids)
+                await self._pool_stub.DropReferences(request, timeout=_DROP_TIMEOUT_S)
+            except ServiceError as error:
+                log.info("references.not_dropped", extra={"reason": error.reason})
 
     async def job(self, caller: Caller, job_id: str) -> jobs_pb2.Job:
         """The caller's job, no older than its poll interval. Raises JOB_NOT_FOUND, STATUS_UNAVAILABLE."""

@@ -12,7 +12,9 @@ from aiohttp import web
 from services.chassis.errors import ServiceError
 from services.gateway.auth import Caller
 from services.gateway.backends import Backends
+from services.gateway.inline_uploads import Body
 from services.gateway.media import MediaLinks
+from services.gateway.reference_media import ReferenceMedia
 
 # The contracts' "1 MiB": a prompt of 4,000 characters needs 16 KiB at most.
 BODY_LIMIT_BYTES: Final = 1024 * 1024
@@ -25,10 +27,11 @@ READ_DEADLINE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What every handler may use: the other services, and signed media links."""
+    """What every handler may use: the other services, signed media links, and what takes references in."""
 
     backends: Backends
     media: MediaLinks
+    references: ReferenceMedia
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Call:
 
     request: web.Request
     caller: Caller
-    body: bytes
+    body: Body
     house: House
 
 
@@ -72,6 +75,8 @@ class Operation:
     reply: Reply
     request: type[msgspec.Struct] | None = None
     example: Mapping[str, Any] | None = None
+    # More requests, by name, beside the plain one above.
+    more_examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
 
@@ -86,7 +91,8 @@ class Route:
     operation: Operation
     # Makes a job: has a body, an idempotency key, and errors that say that nothing was reserved.
     creates: bool = False
-    body_limit_bytes: int = BODY_LIMIT_BYTES
+    # Images may stand in the body itself.
+    inline_media: bool = False
     deadline_s: float = READ_DEADLINE_S
 
 

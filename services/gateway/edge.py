@@ -20,8 +20,18 @@ from services.chassis.metrics import LATENCY_BUCKETS_S
 from services.gateway import errors, reading
 from services.gateway.access_log import AccessLog
 from services.gateway.auth import Authenticator, Caller, bearer_of
-from services.gateway.contract import Answer, Call, Contract, House, Route
+from services.gateway.contract import (
+    BODY_LIMIT_BYTES,
+    INLINE_MEDIA_LIMIT_BYTES,
+    Answer,
+    Call,
+    Contract,
+    House,
+    Route,
+)
 from services.gateway.cors import Cors
+from services.gateway.inline_uploads import Body, InlineUploads, Place
+from services.gateway.lifting import Lifted
 from services.gateway.listener import SERVER_NAME
 from services.gateway.rate_limits import RateLimits
 
@@ -45,6 +55,7 @@ _EVERY_ANSWER: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+_NOTHING: Final = Lifted(b"")
 # Anything else a stranger sends as a method must not make a time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -81,6 +92,7 @@ class Edge:
         cors: Cors,
         access_log: AccessLog | None,
         requests_in_flight: int,
+        inline_uploads: int,
     ) -> None:
         self._contracts = contracts
         self._house = house
@@ -90,6 +102,7 @@ class Edge:
         self._access_log = access_log
         self._limit = requests_in_flight
         self._in_flight = 0
+        self._uploads = InlineUploads(inline_uploads)
         _IN_FLIGHT.set_function(lambda: self._in_flight)
         self._bound: dict[tuple[str, str, str, int], Counter] = {}
         self._timed: dict[tuple[str, str], Histogram] = {}
@@ -174,12 +187,14 @@ class Edge:
             enter_call(_context(request, exchange, route), None)
             caller = exchange.caller = await self._caller(request, contract)
             await self._count(caller, exchange)
-            body = b""
-            if route.creates:
-                body = await reading.body_of(request, route.body_limit_bytes)
-                # The customer's upload is not what the deadline is for.
-                enter_call(_context(request, exchange, route), None)
-            answer = await route.handler(Call(request, caller, body, self._house))
+            with self._uploads.place(caller.customer_id) as place:
+                lifted = _NOTHING
+                if route.creates:
+                    lifted = await _body(request, route, place)
+                    # The customer's upload is not what the deadline is for.
+                    enter_call(_context(request, exchange, route), None)
+                body = Body(lifted.json, lifted.texts, place)
+                answer = await route.handler(Call(request, caller, body, self._house))
             return _response(answer, exchange.headers)
 
         return serve
@@ -200,6 +215,12 @@ class Edge:
         exchange.headers = window.headers()
         if not window.allowed:
             raise errors.rate_limited(window.limit, window.reset_s)
+
+
+async def _body(request: web.Request, route: Route, place: Place) -> Lifted:
+    if route.inline_media:
+        return await reading.lifted_body_of(request, INLINE_MEDIA_LIMIT_BYTES, BODY_LIMIT_BYTES, place.take)
+    return Lifted(await reading.body_of(request, BODY_LIMIT_BYTES))
 
 
 def _chosen(claims: Sequence[tuple[Contract, Route]], request: web.Request) -> tuple[Contract, Route]:

@@ -46,6 +46,16 @@ def payload_too_large(limit_bytes: int) -> ServiceError:
     )
 
 
+def payload_too_large_beside_media(limit_bytes: int) -> ServiceError:
+    """What is left of the body without its long strings is longer than a body without media may be."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT,
+        "PAYLOAD_TOO_LARGE",
+        f"The request body is larger than {limit_bytes:,} bytes beside inline images.",
+        {"limit_bytes": str(limit_bytes)},
+    )
+
+
 def malformed_request(message: str, field: str = "") -> ServiceError:
     """The request is not what the contract describes; `field` is the public name of the part that is wrong."""
     return ServiceError(
@@ -63,7 +73,7 @@ def idempotency_key_missing() -> ServiceError:
 
 
 def reference_image_refused(message: str) -> ServiceError:
-    """The reference image fails a check that needs no network."""
+    """The reference image fails a check that can be made at once: it is no good URL, or what is inline is not taken."""
     return ServiceError(
         Kind.INVALID_ARGUMENT, "REFERENCE_IMAGE_REFUSED", message, {"field": "referenceImage"}
     )

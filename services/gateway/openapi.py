@@ -98,7 +98,10 @@ def _operation(contract: Contract, route: Route, schemas: dict[str, Any]) -> dic
             "content": {
                 _JSON: {
                     "schema": schemas["references"][told.request],
-                    "examples": {"request": {"value": told.example}},
+                    "examples": {
+                        name: {"value": value}
+                        for name, value in {"request": told.example, **told.more_examples}.items()
+                    },
                 }
             },
         }

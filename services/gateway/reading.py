@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,6 +15,7 @@ from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.http_exceptions import HttpProcessingError
 
 from services.gateway import errors
+from services.gateway.lifting import Lifted, Lifter, is_placeholder, without_placeholders
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -20,7 +23,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 _BODY_TIMEOUT_S: Final = 30.0
 # 28 MiB at 2 Mbit/s.
 _LARGE_BODY_TIMEOUT_S: Final = 120.0
-_LARGE_BODY_BYTES: Final = 1024 * 1024
+# Who sends nothing for so long has gone, and must not keep a place that others wait for.
+_STALL_TIMEOUT_S: Final = 10.0
 
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")
 # Everything below a space but tab, line feed and carriage return, and DEL: nothing a person types, and trouble in logs.
@@ -39,34 +43,81 @@ async def body_of(request: web.Request, limit_bytes: int) -> bytes:
     Raises PAYLOAD_TOO_LARGE as soon as more than `limit_bytes` are declared or seen, MALFORMED_REQUEST for
     a body that does not arrive or cannot be decompressed.
     """
-    declared = request.content_length
-    if declared is not None and declared > limit_bytes:
-        raise errors.payload_too_large(limit_bytes)
-    if request.content.is_eof():
-        return _within(request.content.read_nowait(), limit_bytes)
-    patience_s = _LARGE_BODY_TIMEOUT_S if (declared or 0) > _LARGE_BODY_BYTES else _BODY_TIMEOUT_S
-    try:
-        async with asyncio.timeout(patience_s):
-            return await _collected(request, limit_bytes)
-    except TimeoutError:
-        raise errors.malformed_request("The request body did not arrive in time.") from None
-    except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError):
-        raise errors.malformed_request("The request body could not be read.") from None
-
-
-async def _collected(request: web.Request, limit_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise errors.payload_too_large(limit_bytes)
-    return bytes(body)
-
-
-def _within(body: bytes, limit_bytes: int) -> bytes:
+    _check_declared(request, limit_bytes)
+    body = await _begun(request, limit_bytes)
     if len(body) > limit_bytes:
         raise errors.payload_too_large(limit_bytes)
     return body
+
+
+async def lifted_body_of(
+    request: web.Request, limit_bytes: int, rest_limit_bytes: int, take_place: Callable[[], Awaitable[None]]
+) -> Lifted:
+    """The whole body, its long strings lifted out if it is larger than `rest_limit_bytes`.
+
+    A body that is larger is read once `take_place` returns, and no further before. Raises as `body_of` does, and
+    what `take_place` raises.
+    """
+    _check_declared(request, limit_bytes)
+    begun = b""
+    if (request.content_length or 0) <= rest_limit_bytes:
+        begun = await _begun(request, rest_limit_bytes)
+        if len(begun) <= rest_limit_bytes:
+            return Lifted(begun)
+    await take_place()
+    async with _arriving(_STALL_TIMEOUT_S) as patience:
+        return await _lifted(request, begun, limit_bytes, rest_limit_bytes, patience)
+
+
+def _check_declared(request: web.Request, limit_bytes: int) -> None:
+    if (request.content_length or 0) > limit_bytes:
+        raise errors.payload_too_large(limit_bytes)
+
+
+@asynccontextmanager
+async def _arriving(timeout_s: float) -> AsyncIterator[asyncio.Timeout]:
+    """Says in the edge's words that a body does not arrive, or not as it should."""
+    try:
+        async with asyncio.timeout(timeout_s) as patience:
+            yield patience
+    except TimeoutError:
+        raise errors.malformed_request("The request body did not arrive in time.") from None
+    # A client that has gone is an OSError; nobody hears the answer then, but it is not a fault of ours.
+    except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError, OSError):
+        raise errors.malformed_request("The request body could not be read.") from None
+
+
+async def _begun(request: web.Request, enough_bytes: int) -> bytes:
+    """The whole body, or its beginning as soon as that is longer than `enough_bytes`."""
+    async with _arriving(_BODY_TIMEOUT_S):
+        # Most bodies are there already.
+        if request.content.is_eof():
+            return request.content.read_nowait()
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > enough_bytes:
+                break
+        return bytes(body)
+
+
+async def _lifted(
+    request: web.Request, chunk: bytes, limit_bytes: int, rest_limit_bytes: int, patience: asyncio.Timeout
+) -> Lifted:
+    now_s = asyncio.get_running_loop().time
+    ends_s = now_s() + _LARGE_BODY_TIMEOUT_S
+    lifter = Lifter(rest_limit_bytes)
+    received_bytes = 0
+    while True:
+        received_bytes += len(chunk)
+        if received_bytes > limit_bytes:
+            raise errors.payload_too_large(limit_bytes)
+        for _ in lifter.feed(chunk):
+            await asyncio.sleep(0)
+        patience.reschedule(min(ends_s, now_s() + _STALL_TIMEOUT_S))
+        chunk = await request.content.readany()
+        if not chunk:
+            return lifter.finish()
 
 
 def require_json(request: web.Request) -> None:
@@ -89,6 +140,8 @@ def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _explained(fault: str) -> Exception:
+    # A value that was lifted out is repeated by nobody.
+    fault = without_placeholders(fault)
     at = _FAULT.fullmatch(fault)
     what = at["what"] if at else fault
     path = at["path"].lstrip(".") if at else ""
@@ -105,7 +158,7 @@ def _explained(fault: str) -> Exception:
 def text(value: str, field: str, maximum: int) -> str:
     """`value` trimmed. Raises MALFORMED_REQUEST unless it then has 1 to `maximum` characters, none a control."""
     trimmed = value.strip()
-    if not 1 <= len(trimmed) <= maximum:
+    if is_placeholder(trimmed) or not 1 <= len(trimmed) <= maximum:
         raise errors.malformed_request(f"{field} must have 1 to {maximum:,} characters.", field)
     if _CONTROL.search(trimmed):
         raise errors.malformed_request(f"{field} must not contain control characters.", field)

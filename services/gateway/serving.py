@@ -20,6 +20,7 @@ from services.gateway.edge import Edge
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
 from services.gateway.rate_limits import RateLimits
+from services.gateway.reference_media import ReferenceMedia
 from services.gateway.settings import Settings
 
 
@@ -34,6 +35,7 @@ class Gateway:
 async def serve(settings: Settings) -> None:
     """Serves until the process is asked to stop; requests under way are still answered."""
     async with Process("gateway", settings.operations_listen) as process, serving(settings) as gateway:
+        # The pool is not asked for: without it only requests with an inline image fail, and each says so.
         process.add_check("billing", gateway.backends.billing.check)
         process.add_check("jobs", gateway.backends.jobs.check)
         process.announce(public=gateway.url)
@@ -48,16 +50,18 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     bound = bind(settings.listen, reuse_port=settings.reuse_port)
     public_url = settings.public_url or url_of(bound)
     access_log = AccessLog() if settings.access_log else None
-    async with Backends(settings.billing_address, settings.jobs_address) as backends:
+    addresses = (settings.billing_address, settings.jobs_address, settings.pool_address)
+    async with Backends(*addresses) as backends:
         links = MediaLinks(keys, public_url, int(settings.media_link_hours * 3_600_000), clock)
         edge = Edge(
             CONTRACTS,
-            House(backends, links),
+            House(backends, links, ReferenceMedia(backends, settings.policy())),
             Authenticator(backends.identify, clock),
             RateLimits(),
             cors=Cors(settings.cors_origins),
             access_log=access_log,
             requests_in_flight=settings.requests_in_flight,
+            inline_uploads=settings.inline_uploads,
         )
         files = MediaFiles(keys, settings.media_folder, clock)
         web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from services.chassis.egress_policy import EgressSettings
 from services.chassis.settings import (
     Secret,
     decimal_number,
@@ -41,14 +42,18 @@ def folder(text: str) -> Path:
     return path.resolve()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(EgressSettings):
     """One gateway process."""
 
     billing_address: str = setting(
         "ATELIER_GATEWAY_BILLING_ADDRESS", help="host:port or unix:/path of billing"
     )
     jobs_address: str = setting("ATELIER_GATEWAY_JOBS_ADDRESS", help="host:port or unix:/path of jobs")
+    pool_address: str = setting(
+        "ATELIER_GATEWAY_POOL_ADDRESS",
+        help="host:port or unix:/path of the provider pool; without it only inline reference images are refused",
+    )
     media_folder: Path = setting(
         "ATELIER_GATEWAY_MEDIA_FOLDER", help="folder of the media store, read only", parse=folder
     )
@@ -92,6 +97,12 @@ class Settings:
         default=2_000,
         help="requests served at once; more are answered 503",
         parse=whole_number(1, 100_000),
+    )
+    inline_uploads: int = setting(
+        "ATELIER_GATEWAY_INLINE_UPLOADS",
+        default=8,
+        help="requests that may hold an inline image in memory at once, about 30 MB each; two of one customer at most",
+        parse=whole_number(1, 1_000),
     )
     reuse_port: bool = setting(
         "ATELIER_GATEWAY_REUSE_PORT",

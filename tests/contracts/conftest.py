@@ -16,7 +16,15 @@ import pytest
 from services.chassis.settings import load
 from services.gateway.serving import serving
 from services.gateway.settings import Settings
-from tests.fakes import LIVE_KEY, FakeBilling, FakeJobs, serving_billing, serving_jobs
+from tests.fakes import (
+    LIVE_KEY,
+    FakeBilling,
+    FakeJobs,
+    FakePool,
+    serving_billing,
+    serving_jobs,
+    serving_pool,
+)
 
 
 @dataclass
@@ -26,6 +34,7 @@ class Storefront:
     url: str
     billing: FakeBilling
     jobs: FakeJobs
+    pool: FakePool
     media: Path
     client: aiohttp.ClientSession
     jobs_address: str = ""
@@ -37,10 +46,9 @@ class Storefront:
         """A create request; `body` is JSON unless it is bytes. Under a fresh idempotency key unless one is given."""
         self._keys.append(1)
         sent = {"Authorization": f"Bearer {LIVE_KEY}", "Idempotency-Key": key or f"key-{len(self._keys)}"}
-        if isinstance(body, bytes):
-            sent["Content-Type"] = "application/json"
-        payload = {"data": io.BytesIO(body)} if isinstance(body, bytes) else {"json": body}
-        return await self.request("POST", path, headers=sent | (headers or {}), **payload)
+        sent["Content-Type"] = "application/json"
+        payload = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        return await self.request("POST", path, headers=sent | (headers or {}), data=payload)
 
     async def raw(
         self, path: str, headers: bytes, body: bytes = b'{"prompt": "a"}', key: bytes | None = None
@@ -108,30 +116,37 @@ Opening = Callable[..., Awaitable[Storefront]]
 
 @pytest.fixture
 async def opening(tmp_path: Path) -> AsyncIterator[Opening]:
-    """Opens storefronts with other settings than the usual ones, or with jobs not up yet."""
+    """Opens storefronts with other settings than the usual ones, or with jobs or the pool not up."""
     key_file = tmp_path / "media.key"
     key_file.write_text("k" * 40 + "\n")
     media = tmp_path / "media"
     media.mkdir()
     async with AsyncExitStack() as stack:
 
-        async def open_one(*, jobs_listens: bool = True, **changes: Any) -> Storefront:
-            billing, jobs = FakeBilling(), FakeJobs()
+        async def open_one(
+            *, jobs_listens: bool = True, pool_listens: bool = True, **changes: Any
+        ) -> Storefront:
+            billing, jobs, pool = FakeBilling(), FakeJobs(), FakePool()
             jobs_stack = await stack.enter_async_context(AsyncExitStack())
             jobs_address = await jobs_stack.enter_async_context(serving_jobs(jobs))
             if not jobs_listens:
                 await jobs_stack.aclose()
+            pool_stack = await stack.enter_async_context(AsyncExitStack())
+            pool_address = await pool_stack.enter_async_context(serving_pool(pool))
+            if not pool_listens:
+                await pool_stack.aclose()
             environment = {
                 "ATELIER_GATEWAY_LISTEN": "127.0.0.1:0",
                 "ATELIER_GATEWAY_BILLING_ADDRESS": await stack.enter_async_context(serving_billing(billing)),
                 "ATELIER_GATEWAY_JOBS_ADDRESS": jobs_address,
+                "ATELIER_GATEWAY_POOL_ADDRESS": pool_address,
                 "ATELIER_GATEWAY_MEDIA_FOLDER": str(media),
                 "ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE": str(key_file),
             }
             settings = replace(load(Settings, environment), **{"access_log": False, **changes})
             gateway = await stack.enter_async_context(serving(settings))
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            return Storefront(gateway.url, billing, jobs, media, client, jobs_address)
+            return Storefront(gateway.url, billing, jobs, pool, media, client, jobs_address)
 
         yield open_one
 

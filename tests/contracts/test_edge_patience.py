@@ -6,15 +6,17 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
+import prometheus_client
 import pytest
 
 from services.chassis.settings import load
 from services.gateway.serving import serving
 from services.gateway.settings import Settings
 from tests.contracts.conftest import Opening
-from tests.fakes import LIVE_KEY, FakeBilling, FakeJobs, serving_billing, serving_jobs
+from tests.fakes import LIVE_KEY, FakeBilling, FakeJobs, eventually, serving_billing, serving_jobs
 
 AUTHORIZED = f"Host: a\r\nAuthorization: Bearer {LIVE_KEY}\r\nIdempotency-Key: k\r\n"
 
@@ -29,6 +31,25 @@ async def test_a_body_that_does_not_arrive_is_400_and_the_connection_ends(
     answered = await shop.bytes_back(start.encode() + b'{"prompt":')
     assert answered.startswith(b"HTTP/1.1 400 ")
     assert b"did not arrive in time" in answered
+
+
+@pytest.mark.parametrize("length_bytes", [100, 2_000_000])
+async def test_a_client_that_leaves_in_the_middle_of_its_body_makes_no_noise(
+    opening: Opening, caplog: pytest.LogCaptureFixture, length_bytes: int
+) -> None:
+    shop = await opening()
+    address = urlsplit(shop.url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    start = f"POST /v1/images/generate HTTP/1.1\r\n{AUTHORIZED}Content-Length: {length_bytes}\r\n\r\n"
+    writer.write(start.encode() + b'{"prompt":')
+    await eventually(lambda: in_flight() == 1)
+    writer.transport.abort()
+    await eventually(lambda: in_flight() == 0)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def in_flight() -> float | None:
+    return prometheus_client.REGISTRY.get_sample_value("atelier_gateway_requests_in_flight")
 
 
 async def test_headers_that_do_not_arrive_end_the_connection(
@@ -49,6 +70,7 @@ async def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: 
             "ATELIER_GATEWAY_LISTEN": "127.0.0.1:0",
             "ATELIER_GATEWAY_BILLING_ADDRESS": await stack.enter_async_context(serving_billing(billing)),
             "ATELIER_GATEWAY_JOBS_ADDRESS": await stack.enter_async_context(serving_jobs(jobs)),
+            "ATELIER_GATEWAY_POOL_ADDRESS": "127.0.0.1:1",
             "ATELIER_GATEWAY_MEDIA_FOLDER": str(tmp_path),
             "ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE": str(tmp_path / "key"),
             "ATELIER_GATEWAY_ACCESS_LOG": "no",

@@ -66,24 +66,6 @@ async def test_a_field_of_a_wrong_type_or_value_is_named(
 
 
 @pytest.mark.parametrize(
-    "reference",
-    [
-        "https://example.com/a.png",
-        {"imageUrl": "https://example.com/a.png"},
-        {"imageUrl": "x", "strength": "LOW"},
-        "",
-    ],
-)
-@pytest.mark.parametrize("path", [IMAGES, VIDEOS])
-async def test_a_reference_image_is_refused_while_there_are_none(
-    shop: Storefront, path: str, reference: Any
-) -> None:
-    answer = await shop.post(path, {"prompt": "a", "referenceImage": reference})
-    assert (answer.status, answer.code) == (400, "invalid_reference_image")
-    assert shop.jobs.created == []
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b"",
@@ -135,6 +117,45 @@ async def test_json_is_taken_with_its_type_or_without_any(shop: Storefront, head
 async def test_a_large_body_is_taken_up_to_28_mib(shop: Storefront) -> None:
     filler = b"x" * (28 * 1024 * 1024 - 24)
     assert (await shop.post(IMAGES, b'{"prompt":"a","x":"' + filler + b'"}')).status == 202
+
+
+async def test_what_is_beside_long_strings_is_taken_up_to_1_mib(shop: Storefront) -> None:
+    filler = b'"short",' * 140_000
+    answer = await shop.post(IMAGES, b'{"prompt":"a","x":[' + filler + b'"' + b"y" * 9000 + b'"]}')
+    assert (answer.status, answer.code) == (413, "payload_too_large")
+    assert "1,048,576 bytes beside inline images" in answer.body["error"]["message"]
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize("beside", [{}, {"x": "y" * 1_500_000}])
+@pytest.mark.parametrize(
+    "body,message",
+    [
+        ({"prompt": LONG}, "prompt must have 1 to 4,000 characters."),
+        ({"prompt": "a" * 1_100_000}, "prompt must have 1 to 4,000 characters."),
+        (
+            {"prompt": LONG, "referenceImage": "https://example.com/a.png"},
+            "prompt must have 1 to 4,000 characters.",
+        ),
+        ({"prompt": "a", "quality": LONG}, f"quality: invalid enum value '{LONG}'."),
+        ({"prompt": "a", "quality": "x" * 1_100_000}, "quality: invalid enum value '…'."),
+        ({"prompt": "a", "x\n" * 10_000: 1, "size": 5}, "size: expected string, got integer."),
+    ],
+)
+async def test_a_long_text_that_is_no_image_is_refused_in_the_words_of_its_field(
+    shop: Storefront, body: Any, beside: Any, message: str
+) -> None:
+    answer = await shop.post(IMAGES, {**body, **beside})
+    assert (answer.status, answer.code) == (400, "invalid_request")
+    assert answer.body["error"]["message"] == message
+    assert shop.jobs.created == []
+
+
+async def test_a_long_text_full_of_blanks_is_still_trimmed(shop: Storefront) -> None:
+    assert (await shop.post(IMAGES, {"prompt": " " * 100_000 + "a", "x": "y" * 2_000_000})).status == 202
+    assert shop.jobs.created[0].generation.prompt == "a"
 
 
 async def test_a_body_that_lies_about_its_length_is_cut_at_the_limit(shop: Storefront) -> None:

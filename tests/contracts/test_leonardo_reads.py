@@ -11,6 +11,12 @@ from services.gen.jobs.v1 import jobs_pb2 as jobs
 from tests.contracts.conftest import Storefront
 from tests.contracts.leonardo import IMAGE, IMAGES, finish, made, refused, varying
 
+CODES: dict[int, str] = {
+    jobs.FAILURE_REASON_INVALID_REFERENCE: "invalid_reference_image",
+    jobs.FAILURE_REASON_REFERENCE_UNAVAILABLE: "reference_unavailable",
+    jobs.FAILURE_REASON_REFERENCE_UNSUITABLE: "invalid_reference_image",
+}
+
 
 @pytest.mark.parametrize(
     "stage,status",
@@ -68,7 +74,7 @@ async def test_a_failed_job_shows_its_refund_and_a_sentence_for_its_reason(
     job.stage, job.failure, job.refunded_millis = jobs.STAGE_ENDED_BADLY, reason, 9_000_000
     view = (await shop.get(f"/v1/jobs/{job.job_id}")).body
     assert (view["chargedCredits"], view["refundedCredits"]) == (0, 9000)
-    assert view["error"]["code"] == "generation_failed"
+    assert view["error"]["code"] == CODES.get(reason, "generation_failed")
     assert view["error"]["message"].endswith(".")
     error = refused(await shop.get(f"/v1/jobs/{job.job_id}/result"), 409, "job_failed")
     assert error["message"] == view["error"]["message"]

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from services.chassis.clock import SystemClock
+from services.chassis.egress_policy import EgressPolicy, allowed_targets
 from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret, SettingsError, load
 from services.gateway import app
@@ -27,6 +28,7 @@ from services.gateway.edge import Edge
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
 from services.gateway.rate_limits import RateLimits
+from services.gateway.reference_media import ReferenceMedia
 from services.gateway.settings import Settings
 
 
@@ -62,15 +64,20 @@ async def asked(tmp_path: Path, path: str, key: str = "") -> tuple[int, str]:
     contracts = (CONTRACT, second_contract())
     keys, clock = SigningKeys(Secret("k" * 40)), SystemClock()
     bound = bind("127.0.0.1:0", reuse_port=False)
-    async with Backends("127.0.0.1:1", "127.0.0.1:1") as backends:
+    async with Backends("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1") as backends:
         edge = Edge(
             contracts,
-            House(backends, MediaLinks(keys, url_of(bound), 1000, clock)),
+            House(
+                backends,
+                MediaLinks(keys, url_of(bound), 1000, clock),
+                ReferenceMedia(backends, EgressPolicy()),
+            ),
             Authenticator(identify, clock),
             RateLimits(),
             cors=Cors(()),
             access_log=None,
             requests_in_flight=10,
+            inline_uploads=1,
         )
         files = MediaFiles(keys, tmp_path, clock)
         served: web.Application = app.build(contracts, edge, files, DocsSite(contracts, url_of(bound)))
@@ -106,6 +113,7 @@ def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
     names = {
         "BILLING_ADDRESS": "127.0.0.1:1",
         "JOBS_ADDRESS": "127.0.0.1:2",
+        "POOL_ADDRESS": "127.0.0.1:3",
         "MEDIA_FOLDER": str(tmp_path),
         "MEDIA_SIGNING_KEY_FILE": str(tmp_path / "key"),
         **changes,
@@ -121,6 +129,7 @@ def test_settings_have_the_documented_defaults(tmp_path: Path) -> None:
         2000,
     )
     assert (settings.public_url, settings.cors_origins) == ("", ())
+    assert (settings.inline_uploads, settings.policy()) == (8, EgressPolicy())
     assert "k" * 40 not in repr(settings)
 
 
@@ -131,9 +140,11 @@ def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> N
         "CORS_ORIGINS": "nonsense",
         "LISTEN": "8080",
         "REQUESTS_IN_FLIGHT": "0",
+        "INLINE_UPLOADS": "many",
     }
     with pytest.raises(SettingsError) as refusal:
-        load(Settings, environment(tmp_path, **wrong))
+        load(Settings, {**environment(tmp_path, **wrong), "ATELIER_EGRESS_ALLOW": "10.0.0.0"})
+    assert "ATELIER_EGRESS_ALLOW " in str(refusal.value)
     assert all(f"ATELIER_GATEWAY_{name} " in str(refusal.value) for name in wrong)
 
 
@@ -146,6 +157,12 @@ def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> N
 )
 def test_origins_are_read(tmp_path: Path, text: str, origins: tuple[str, ...]) -> None:
     assert load(Settings, environment(tmp_path, CORS_ORIGINS=text)).cors_origins == origins
+
+
+def test_what_the_operator_allows_is_the_policy_for_references(tmp_path: Path) -> None:
+    egress = {"ATELIER_EGRESS_ALLOW": "127.0.0.1/32:8443", "ATELIER_EGRESS_PORTS": "8443"}
+    policy = load(Settings, environment(tmp_path) | egress).policy()
+    assert (policy.allow, policy.ports) == (allowed_targets("127.0.0.1/32:8443"), frozenset({443, 8443}))
 
 
 async def test_access_lines_are_json_and_written_together() -> None:

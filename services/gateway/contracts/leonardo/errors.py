@@ -82,7 +82,12 @@ ERROR_CODES: Final = (
         400, "invalid_request", "The request is not valid; `error.field` names the part that is wrong."
     ),
     ErrorCode(400, "idempotency_key_required", "The Idempotency-Key header is missing or malformed."),
-    ErrorCode(400, "invalid_reference_image", "The reference image cannot be used."),
+    ErrorCode(
+        400,
+        "invalid_reference_image",
+        "The reference image cannot be used: its URL is not one that is fetched, or what is inline is not an image that is "
+        "taken.",
+    ),
     ErrorCode(401, "invalid_api_key", "The API key is missing, unknown, revoked or inactive."),
     ErrorCode(
         402, "insufficient_credits", "The job costs more than is available; see `required` and `available`."

@@ -69,6 +69,36 @@ GUIDE: Final = (
         ),
     ),
     Section(
+        "reference-images",
+        "Reference images",
+        (
+            (
+                "`referenceImage` names one image for the output to follow, as an object with `imageUrl` and `strength` "
+                "(`LOW`, `MID` or `HIGH`), or as a bare string that stands for `imageUrl`. It takes three forms: a public "
+                "HTTPS URL, a data URL (`data:image/png;base64,…`), or plain base64 (the standard alphabet, with padding, "
+                "without white space)."
+            ),
+            (
+                "JPEG, PNG or WebP, not animated, at most 20 MB, 50 megapixels and 16,384 pixels a side. The bytes decide, "
+                "not the name and not the declared type. The image is used without its metadata (EXIF with its GPS position, "
+                "texts, comments, thumbnails); its pixels, orientation and colour profile stay as they are."
+            ),
+            (
+                "A URL must answer over HTTPS on port 443 on a public host, without a login, with at most three redirects and "
+                "within 15 seconds. It is fetched after the job was accepted, so what goes wrong then ends the job: its "
+                "`error.code` is `reference_unavailable` if the image could not be fetched, whatever the cause, or "
+                "`invalid_reference_image` if what is there cannot be used. The credits are returned."
+            ),
+            (
+                "What can be told at once is answered **400** `invalid_reference_image`, and nothing is reserved: a URL that "
+                "is malformed, not HTTPS or not of a public host, and everything about an inline image. Repeats under one "
+                "`Idempotency-Key` are compared by the inline image's content, or by the URL as it was written."
+            ),
+        ),
+        '{"prompt": "the same bottle on a beach",\n'
+        ' "referenceImage": {"imageUrl": "https://example.com/reference.png", "strength": "MID"}}',
+    ),
+    Section(
         "limits",
         "Limits",
         (
@@ -77,7 +107,7 @@ GUIDE: Final = (
                 "in any 60 seconds. **429** and **503** also carry `Retry-After` in whole seconds; wait that long."
             ),
             (
-                "Bodies must be `application/json` in UTF-8, at most 28 MiB. Unknown fields are ignored; a known field of a "
+                "Bodies must be `application/json` in UTF-8, at most 28 MiB with an inline image and 1 MiB beside it. Unknown fields are ignored; a known field of a "
                 'wrong type or value is answered **400** with its name in `error.field`: `15.0` or `"15"` is not an integer.'
             ),
             "Every answer carries `X-Request-Id`. Send your own (up to 128 printable ASCII characters) and it is kept.",

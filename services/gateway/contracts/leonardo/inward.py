@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from services.gateway import errors, reading
-from services.gateway.contracts.leonardo.wire import ImageRequest, VideoRequest
+from services.gateway.contracts.leonardo.wire import ImageRequest, ReferenceImage, Strength, VideoRequest
+from services.gateway.reference_media import GivenImage, ReferenceLimits
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
 _PROMPT_LIMIT: Final = 4_000
@@ -25,6 +27,14 @@ _VIDEO_PIXELS: Final = {
     "1:1_SMALL": (960, 960),
     "2:3_SMALL": (720, 1080),
     "9:16_SMALL": (720, 1280),
+}
+REFERENCE_LIMITS: Final = ReferenceLimits(
+    images=1, formats=("jpeg", "png", "webp"), first_frame_of_animations=False
+)
+_STRENGTHS: Final[dict[Strength, pb.Reference.Strength.ValueType]] = {
+    "LOW": pb.Reference.STRENGTH_LOW,
+    "MID": pb.Reference.STRENGTH_MID,
+    "HIGH": pb.Reference.STRENGTH_HIGH,
 }
 _image_decoder = msgspec.json.Decoder(ImageRequest)
 _video_decoder = msgspec.json.Decoder(VideoRequest)
@@ -63,20 +73,40 @@ W = TypeVar("W", ImageRequest, VideoRequest)
 
 
 def read_image(body: bytes) -> ImageRequest:
-    """The request in `body`, trimmed and checked. Raises MALFORMED_REQUEST, REFERENCE_IMAGE_REFUSED."""
+    """The request in `body`, trimmed and checked, but for its reference image. Raises MALFORMED_REQUEST."""
     return _checked(reading.parsed(body, _image_decoder))
 
 
 def read_video(body: bytes) -> VideoRequest:
-    """The request in `body`, trimmed and checked. Raises MALFORMED_REQUEST, REFERENCE_IMAGE_REFUSED."""
+    """The request in `body`, trimmed and checked, but for its reference image. Raises MALFORMED_REQUEST."""
     return _checked(reading.parsed(body, _video_decoder))
 
 
 def _checked(wire: W) -> W:
     prompt = reading.text(wire.prompt, "prompt", _PROMPT_LIMIT)
-    if wire.reference_image is not msgspec.UNSET:
-        raise errors.reference_image_refused("Reference images are not available yet.")
-    return wire if prompt == wire.prompt else msgspec.structs.replace(wire, prompt=prompt)
+    reference = wire.reference_image
+    if isinstance(reference, str):
+        reference = ReferenceImage(image_url=reference)
+    if prompt == wire.prompt and reference is wire.reference_image:
+        return wire
+    return msgspec.structs.replace(wire, prompt=prompt, reference_image=reference)
+
+
+def references(wire: ImageRequest | VideoRequest) -> list[GivenImage]:
+    """The images that the output is to follow, as they were given."""
+    reference = wire.reference_image
+    if not isinstance(reference, ReferenceImage):
+        return []
+    return [GivenImage(reference.image_url, _STRENGTHS[reference.strength])]
+
+
+def compared(wire: W, identities: Sequence[str]) -> W:
+    """The request as it is compared with a repeat of it: each image as its identity, whichever way it came."""
+    reference = wire.reference_image
+    if not isinstance(reference, ReferenceImage):
+        return wire
+    image = msgspec.structs.replace(reference, image_url=identities[0])
+    return msgspec.structs.replace(wire, reference_image=image)
 
 
 def job_id(value: str) -> str:

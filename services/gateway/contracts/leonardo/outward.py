@@ -12,6 +12,7 @@ from services.gateway.contracts.leonardo.wire import (
     AcceptedJob,
     Credits,
     JobFault,
+    JobFaultCode,
     JobView,
     ResultView,
     Status,
@@ -46,6 +47,17 @@ _FAILURES: Final[dict[int, str]] = {
     "please try again later.",
     pb.FAILURE_REASON_OUTPUT_UNUSABLE: "The generated media could not be used. Your credits were returned; "
     "please try again.",
+    pb.FAILURE_REASON_INVALID_REFERENCE: "The reference image is not one that can be used: it must be a JPEG, PNG or WebP "
+    "image, not animated, of 20 MB at most. Your credits were returned.",
+    pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: "The reference image could not be fetched from its URL. Your credits were "
+    "returned; please check that anybody can open it over HTTPS.",
+    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: "The reference image is not of a size in pixels that the model takes. Your "
+    "credits were returned; please use one of another size.",
+}
+_FAULT_CODES: Final[dict[int, JobFaultCode]] = {
+    pb.FAILURE_REASON_INVALID_REFERENCE: "invalid_reference_image",
+    pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: "reference_unavailable",
+    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: "invalid_reference_image",
 }
 
 
@@ -96,8 +108,12 @@ def view(job: pb.Job) -> JobView:
         created_at=rfc3339(job.created_at_ms),
         updated_at=rfc3339(job.updated_at_ms),
         completed_at=rfc3339(job.ended_at_ms) if ended and job.ended_at_ms else None,
-        error=JobFault(code="generation_failed", message=failure_of(job)) if failed else None,
+        error=_fault(job) if failed else None,
     )
+
+
+def _fault(job: pb.Job) -> JobFault:
+    return JobFault(code=_FAULT_CODES.get(job.failure, "generation_failed"), message=failure_of(job))
 
 
 def primary_of(job: pb.Job) -> pb.Output:

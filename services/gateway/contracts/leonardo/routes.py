@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from services.gateway import reading
 from services.gateway.auth import Caller
 from services.gateway.backends import jobs_mode
 from services.gateway.contract import (
     CREATE_DEADLINE_S,
-    INLINE_MEDIA_LIMIT_BYTES,
     Answer,
     Call,
     Contract,
@@ -39,21 +36,24 @@ _EXAMPLE_ID: Final = "job_01jz8b7q4x8k2p9w3m5c6n7r8s"
 
 async def generate_image(call: Call) -> Answer:
     reading.require_json(call.request)
-    wire = inward.read_image(call.body)
+    wire = inward.read_image(call.body.json)
     return await _create(call, wire, inward.image_job(wire))
 
 
 async def generate_video(call: Call) -> Answer:
     reading.require_json(call.request)
-    wire = inward.read_video(call.body)
+    wire = inward.read_video(call.body.json)
     return await _create(call, wire, inward.video_job(wire))
 
 
-async def _create(call: Call, wire: msgspec.Struct, request: pb.CreateJobRequest) -> Answer:
+async def _create(call: Call, wire: inward.W, request: pb.CreateJobRequest) -> Answer:
     request.idempotency_key = reading.idempotency_key(call.request)
-    request.fingerprint = reading.fingerprint(call.request.path, wire)
     _sign(request, call.caller)
-    answer = await call.house.backends.create_job(request)
+    media = call.house.references
+    taken = await media.take(inward.references(wire), inward.REFERENCE_LIMITS, request, call.body)
+    compared = inward.compared(wire, taken.identities)
+    request.fingerprint = reading.fingerprint(call.request.path, compared)
+    answer = await media.create_job(request, taken)
     headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
     return Answer(202, outward.accepted(answer), headers)
 
@@ -120,6 +120,16 @@ _IMAGE: Final = Operation(
     "returned in full if the job fails.",
     request=ImageRequest,
     example={"prompt": "cinematic product photo", "quality": "LOW", "size": "16:9_SMALL"},
+    more_examples={
+        "referenceImage": {
+            "prompt": "the same bottle on a beach",
+            "referenceImage": {"imageUrl": "https://example.com/reference.png", "strength": "MID"},
+        },
+        "inlineReferenceImage": {
+            "prompt": "the same bottle on a beach",
+            "referenceImage": {"imageUrl": "data:image/png;base64,iVBORw0KGgo…", "strength": "HIGH"},
+        },
+    },
     reply=Reply(202, "The job was accepted.", AcceptedJob, {"image": _accepted("image", "gpt-image-2", 20)}),
     errors=_CREATE_ERRORS,
 )
@@ -133,6 +143,13 @@ _VIDEO: Final = Operation(
         "size": "16:9_SMALL",
         "duration": 15,
         "motionHasAudio": True,
+    },
+    more_examples={
+        "referenceImage": {
+            "prompt": "the camera circles the bottle",
+            "size": "16:9_SMALL",
+            "referenceImage": {"imageUrl": "https://example.com/reference.png"},
+        },
     },
     reply=Reply(
         202, "The job was accepted.", AcceptedJob, {"video": _accepted("video", "seedance-2.0-fast", 9000)}
@@ -163,11 +180,24 @@ _FAILED: Final = {
         "message": "The generation failed. Your credits were returned; please try again.",
     },
 }
+_REFERENCE_FAILED: Final = {
+    **_FAILED,
+    "error": {
+        "code": "reference_unavailable",
+        "message": "The reference image could not be fetched from its URL. Your credits were returned; "
+        "please check that anybody can open it over HTTPS.",
+    },
+}
 _STATUS: Final = Operation(
     summary="Get a job",
     description="The status of a job, no older than two seconds. Ask every few seconds until `status` is `complete` or "
     "`failed`; it goes from `queued` to `processing` to one of these, and never back.",
-    reply=Reply(200, "The job as it stands.", JobView, {"processing": _PROCESSING, "failed": _FAILED}),
+    reply=Reply(
+        200,
+        "The job as it stands.",
+        JobView,
+        {"processing": _PROCESSING, "failed": _FAILED, "referenceUnavailable": _REFERENCE_FAILED},
+    ),
     errors=("job_not_found", "job_status_unavailable"),
 )
 _RESULT: Final = Operation(
@@ -222,7 +252,7 @@ CONTRACT: Final = Contract(
             generate_image,
             _IMAGE,
             creates=True,
-            body_limit_bytes=INLINE_MEDIA_LIMIT_BYTES,
+            inline_media=True,
             deadline_s=CREATE_DEADLINE_S,
         ),
         Route(
@@ -232,7 +262,7 @@ CONTRACT: Final = Contract(
             generate_video,
             _VIDEO,
             creates=True,
-            body_limit_bytes=INLINE_MEDIA_LIMIT_BYTES,
+            inline_media=True,
             deadline_s=CREATE_DEADLINE_S,
         ),
         Route("getJob", "GET", "/v1/jobs/{jobId}", get_job, _STATUS),

@@ -9,6 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 Size = Literal["16:9_SMALL", "1:1_SMALL", "2:3_SMALL", "9:16_SMALL"]
 Quality = Literal["LOW", "MEDIUM"]
+Strength = Literal["LOW", "MID", "HIGH"]
+JobFaultCode = Literal["generation_failed", "invalid_reference_image", "reference_unavailable"]
 Status = Literal["queued", "processing", "complete", "failed"]
 Credits = int | float
 Succeeded = Annotated[Literal[True], Meta(description="Always `true` on success.")]
@@ -29,18 +31,19 @@ class ReferenceImage(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """An image to start from."""
 
     image_url: Annotated[
-        str, Meta(description="A public HTTPS URL, a data URL, or base64. JPEG, PNG or WebP, 20 MB at most.")
+        str,
+        Meta(
+            description="A public HTTPS URL, a data URL, or base64. JPEG, PNG or WebP, not animated, 20 MB at most."
+        ),
     ]
-    strength: Annotated[
-        Literal["LOW", "MID", "HIGH"], Meta(description="How closely the output follows the image.")
-    ] = "MID"
+    strength: Annotated[Strength, Meta(description="How closely the output follows the image.")] = "MID"
 
 
 Reference = Annotated[
     ReferenceImage | str | UnsetType,
     Meta(
         description="An image to start from. A bare string is short for an object with only `imageUrl`. "
-        "Not available yet: a request with a reference image is answered 400 `invalid_reference_image`."
+        "The chapter on reference images has the rules."
     ),
 ]
 
@@ -88,7 +91,13 @@ class AcceptedJob(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
 class JobFault(msgspec.Struct, frozen=True):
     """Why a job failed."""
 
-    code: Annotated[Literal["generation_failed"], Meta(description="Stable.")]
+    code: Annotated[
+        JobFaultCode,
+        Meta(
+            description="`invalid_reference_image`: what is behind the URL cannot be used; `reference_unavailable`: it "
+            "could not be fetched; `generation_failed`: everything else."
+        ),
+    ]
     message: Annotated[str, Meta(description="For people: what happened, and what to do.")]
 
 
