@@ -1,107 +1,41 @@
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import (
-    AccountAccess,
-    Context,
     Generation,
     Kind,
     ModelSpec,
-    OutputRef,
-    Prepared,
     Role,
-    Snapshot,
     TaskRef,
     TaskState,
 )
-from services.provider_pool.adapters.sandbox.adapter import MODELS, SandboxAdapter
+from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.media_probe import probe
-
-PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a cat", 256, 320, quality="low")
-FILM = Generation(Kind.VIDEO, "seedance-2.0-fast", "a cat that runs", 320, 256, 4, audio=True)
-SPECS = {spec.model: spec for spec in MODELS}
-ACCOUNT = AccountAccess("acc_1", "sandbox")
-OTHER_ACCOUNT = AccountAccess("acc_2", "sandbox")
-INSTANT = AccountAccess("acc_1", "sandbox", options={"render": "instant", "pace_ms": "0"})
-T0_MS = 1_800_000_000_000
-
-
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_ms: int = T0_MS
-
-    def now_ms(self) -> int:
-        return self.at_ms
-
-    def monotonic_s(self) -> float:
-        return self.at_ms / 1000
-
-    async def sleep(self, delay_s: float) -> None:
-        self.at_ms += int(delay_s * 1000)
-
-
-@dataclass
-class Bench:
-    """An adapter with its clock and folder, and the calls as a pool makes them."""
-
-    adapter: SandboxAdapter
-    clock: HandClock
-    folder: Path
-
-    @property
-    def context(self) -> Context:
-        return Context(self.clock)
-
-    def prepared(self, generation: Generation) -> Prepared:
-        return self.adapter.prepare(generation, SPECS[generation.model])
-
-    async def submit(
-        self, generation: Generation, account: AccountAccess = ACCOUNT, reference: str = "job_1:1"
-    ) -> TaskRef:
-        return (await self.adapter.submit(self.context, account, self.prepared(generation), reference)).task
-
-    async def poll(self, task: TaskRef, account: AccountAccess = ACCOUNT) -> Snapshot:
-        return await self.adapter.poll(self.context, account, task)
-
-    async def ended(self, task: TaskRef, account: AccountAccess = ACCOUNT) -> Snapshot:
-        """Polls after the pace is over, until the drawing is done too."""
-        self.clock.at_ms += 3_600_000
-        deadline_s = time.monotonic() + 60
-        while (found := await self.poll(task, account)).state is TaskState.RUNNING:
-            assert time.monotonic() < deadline_s, "it is never drawn"
-            await asyncio.sleep(0.02)
-        return found
-
-    async def fetch(self, task: TaskRef, output: OutputRef, account: AccountAccess = ACCOUNT) -> bytes:
-        async with self.adapter.open_output(self.context, account, task, output) as chunks:
-            return b"".join([chunk async for chunk in chunks])
-
-    async def listed(
-        self, generation: Generation, account: AccountAccess = ACCOUNT, since_ms: int = 0
-    ) -> list[str]:
-        found = await self.adapter.list_tasks(self.context, account, self.prepared(generation), since_ms)
-        return [task.task_id for task in found]
+from tests.conformance.sandbox_bench import (
+    ACCOUNT,
+    FILM,
+    INSTANT,
+    OTHER_ACCOUNT,
+    PICTURE,
+    SPECS,
+    T0_MS,
+    Bench,
+    HandClock,
+    marked,
+)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    adapter = SandboxAdapter(tmp_path, workers=1)
-    yield Bench(adapter, HandClock(), tmp_path)
+    adapter = SandboxAdapter(tmp_path / "sandbox", workers=1)
+    yield Bench(adapter, HandClock(), tmp_path / "sandbox")
     await adapter.close()
-
-
-def marked(*markers: str, of: Generation = PICTURE) -> Generation:
-    return replace(of, prompt=of.prompt + "".join(f" [sandbox:{marker}]" for marker in markers))
 
 
 async def test_a_picture_comes_with_exactly_the_pixels_asked_for(bench: Bench, tmp_path: Path) -> None:
@@ -300,7 +234,7 @@ async def test_a_forgotten_task_leaves_no_file(bench: Bench) -> None:
     task = await bench.submit(PICTURE)
     await bench.ended(task)
     await bench.adapter.forget(bench.context, ACCOUNT, task)
-    assert [path for path in bench.folder.rglob("*") if path.is_file()] == []
+    assert bench.files() == []
     with pytest.raises(interface.TaskNotFound):
         await bench.poll(task)
 

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
@@ -29,6 +30,8 @@ from services.provider_pool.adapters.interface import (
     Prepared,
     ProviderError,
     Range,
+    ReferenceCapability,
+    ReferenceFile,
     Role,
     Snapshot,
     Submission,
@@ -38,14 +41,20 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.adapters.sandbox import instant
 from services.provider_pool.adapters.sandbox.behaviour import Behaviour, behaviour, complaint
-from services.provider_pool.adapters.sandbox.orders import Ending, Order, OrderBook
+from services.provider_pool.adapters.sandbox.orders import Ending, Order, OrderBook, Upload
 from services.provider_pool.adapters.sandbox.render_farm import RenderFarm
-from services.provider_pool.adapters.sandbox.render_order import RenderedFile, RenderOrder
+from services.provider_pool.adapters.sandbox.render_order import (
+    REFERENCES_MAX,
+    RenderedFile,
+    RenderOrder,
+    RenderReference,
+)
 
 log = logging.getLogger(__name__)
 
 _SIDES_PX: Final = Range(256, 2048, 2)
 _PROMPT: Final = Range(1, 20_000)
+_REFERENCES: Final = ReferenceCapability(images=REFERENCES_MAX)
 _CREDIT_MILLIS: Final = 1000
 
 MODELS: Final = (
@@ -53,14 +62,22 @@ MODELS: Final = (
         model="gpt-image-2",
         upstream="sandbox-picture",
         kind=Kind.IMAGE,
-        capability=Capability(_PROMPT, _SIDES_PX, _SIDES_PX, qualities=frozenset({"", "low", "medium"})),
+        capability=Capability(
+            _PROMPT,
+            _SIDES_PX,
+            _SIDES_PX,
+            qualities=frozenset({"", "low", "medium"}),
+            references=_REFERENCES,
+        ),
         cost=PerImage({"": 20 * _CREDIT_MILLIS, "low": 20 * _CREDIT_MILLIS, "medium": 60 * _CREDIT_MILLIS}),
     ),
     ModelSpec(
         model="seedance-2.0-fast",
         upstream="sandbox-film",
         kind=Kind.VIDEO,
-        capability=Capability(_PROMPT, _SIDES_PX, _SIDES_PX, Range(4, 15), audio=True),
+        capability=Capability(
+            _PROMPT, _SIDES_PX, _SIDES_PX, Range(4, 15), audio=True, references=_REFERENCES
+        ),
         cost=PerSecond(600 * _CREDIT_MILLIS),
     ),
 )
@@ -101,10 +118,17 @@ class SandboxAdapter(interface.Adapter):
     def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
         return complaint(options)
 
-    def prepare(self, generation: Generation, spec: ModelSpec) -> Prepared:
+    def prepare(
+        self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
+    ) -> Prepared:
         if generation.kind is not spec.kind or not spec.capability.accepts(generation):
             raise interface.InvalidRequest(f"{spec.upstream} cannot make this")
-        return Prepared(generation, spec, {"model": spec.upstream, "prompt": generation.prompt})
+        if len(references) != len(generation.references) or not all(map(_REFERENCES.suits, references)):
+            raise interface.InvalidRequest(
+                f"{spec.upstream} needs a file of a fitting size for each reference"
+            )
+        body = {"model": spec.upstream, "prompt": generation.prompt}
+        return Prepared(generation, spec, body, tuple(references))
 
     async def submit(
         self, context: Context, account: AccountAccess, prepared: Prepared, reference: str
@@ -117,13 +141,21 @@ class SandboxAdapter(interface.Adapter):
         order = Order(
             task_id=new_id("task"),
             account_id=account.account_id,
-            generation=generation,
+            generation=_without_references(generation),
+            uploads=_uploads(prepared.references),
             accepted_at_ms=context.clock.now_ms(),
             pace_ms=fate.pace_ms,
             ending=_ending(fate),
             instant=fate.instant,
         )
-        await asyncio.to_thread(self._orders.add, order)
+        # What is not drawn needs no copies: its references are only remembered.
+        paths = [file.path for file in prepared.references] if _is_drawn(order) else []
+        try:
+            await asyncio.to_thread(self._orders.add, order, paths)
+        except FileNotFoundError:
+            raise interface.InvalidRequest("a reference is gone") from None
+        except OSError as error:
+            raise interface.TransientFailure("the sandbox could not store the order") from error
         self._draw(order)
         await context.clock.sleep(fate.answer_after_s)
         if fate.answer_lost:
@@ -153,7 +185,8 @@ class SandboxAdapter(interface.Adapter):
         self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int
     ) -> Sequence[TaskRef]:
         orders = await asyncio.to_thread(self._orders.since, account.account_id, since_ms)
-        return [_task(order) for order in orders if order.generation == prepared.generation]
+        asked = _without_references(prepared.generation), _uploads(prepared.references)
+        return [_task(order) for order in orders if (order.generation, order.uploads) == asked]
 
     @contextlib.asynccontextmanager
     async def open_output(
@@ -197,16 +230,16 @@ class SandboxAdapter(interface.Adapter):
         return True
 
     def _draw(self, order: Order) -> None:
-        if order.outputs or order.instant or order.task_id in self._drawing or order.task_id in self._failed:
+        if order.outputs or order.task_id in self._drawing or order.task_id in self._failed:
             return
-        if order.ending in (Ending.WELL, Ending.BAD_OUTPUT):
+        if _is_drawn(order):
             task = asyncio.create_task(self._drawn(order), name=f"draw {order.task_id}")
             self._drawing[order.task_id] = task
             task.add_done_callback(lambda _: self._drawing.pop(order.task_id, None))
 
     async def _drawn(self, order: Order) -> None:
         try:
-            files = await self._farm.render(_render_order(order))
+            files = await self._farm.render(_render_order(order, self._orders.upload_paths(order)))
         except ServiceError as error:
             if error.kind not in _PASSING:
                 self._failed[order.task_id] = error.message
@@ -241,6 +274,10 @@ def _ending(fate: Behaviour) -> Ending:
     return Ending.BAD_OUTPUT if fate.bad_output else Ending.WELL
 
 
+def _is_drawn(order: Order) -> bool:
+    return not order.instant and order.ending in (Ending.WELL, Ending.BAD_OUTPUT)
+
+
 def _task(order: Order) -> TaskRef:
     return TaskRef(order.task_id, order.accepted_at_ms)
 
@@ -257,7 +294,16 @@ def _under_way(order: Order, elapsed_ms: int) -> Snapshot:
     return Snapshot(TaskState.RUNNING, progress=max(progress, 0), poll_after_ms=poll_after_ms)
 
 
-def _render_order(order: Order) -> RenderOrder:
+def _without_references(generation: Generation) -> Generation:
+    # What a provider knows of them is what was uploaded; an address of a customer's is none of its business.
+    return replace(generation, references=(), reference_limits=None)
+
+
+def _uploads(references: Sequence[ReferenceFile]) -> tuple[Upload, ...]:
+    return tuple(Upload(file.sha256, file.strength) for file in references)
+
+
+def _render_order(order: Order, uploaded: Sequence[Path]) -> RenderOrder:
     generation = order.generation
     kind: Literal["image", "video"] = "video" if generation.kind is Kind.VIDEO else "image"
     return RenderOrder(
@@ -270,6 +316,10 @@ def _render_order(order: Order) -> RenderOrder:
         audio=generation.audio,
         seed=_seed(generation),
         quality=generation.quality,
+        references=tuple(
+            RenderReference(str(path), upload.strength.value)
+            for path, upload in zip(uploaded, order.uploads, strict=True)
+        ),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,10 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
+from services.provider_pool.adapters.sandbox.backdrop import Print, hang
 from services.provider_pool.adapters.sandbox.caption import make_overlay
-from services.provider_pool.adapters.sandbox.layers import Layer, Motion, Stage, compose
-from services.provider_pool.adapters.sandbox.picture import add_grain, paint_stage, write_png
+from services.provider_pool.adapters.sandbox.layers import Layer, Motion, Stage
+from services.provider_pool.adapters.sandbox.picture import add_grain, paint_stage, shown, write_png
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
 from services.provider_pool.adapters.sandbox.sound import RATE_HZ, compose_piece
 
@@ -105,6 +106,28 @@ def _parts(layer: Layer) -> list[_Planes]:
     return parts
 
 
+class _Approach:
+    """A print in the encoder's colour planes, at any moment of the film."""
+
+    def __init__(self, hung: Print) -> None:
+        self._print = hung
+        self._planes = _to_planes(hung.picture, None, hung.area[0], hung.area[1], Motion())
+        self._masks = hung.mask, hung.mask.reduce(2)
+
+    def at(self, progress: float) -> _Planes:
+        """What is seen of it at `progress` (0 to 1) of the film."""
+        box, (mask, mask_half), whole = self._print.box(progress), self._masks, self._planes
+        box_half = (box[0] / 2, box[1] / 2, box[2] / 2, box[3] / 2)
+        return replace(
+            whole,
+            y=whole.y.resize(mask.size, Image.Resampling.BILINEAR, box),
+            cb=whole.cb.resize(mask_half.size, Image.Resampling.BILINEAR, box_half),
+            cr=whole.cr.resize(mask_half.size, Image.Resampling.BILINEAR, box_half),
+            mask=mask,
+            mask_half=mask_half,
+        )
+
+
 def _paste(frame: tuple[Image.Image, Image.Image, Image.Image], planes: _Planes, x: int, y: int) -> None:
     frame[0].paste(planes.y, (x, y), planes.mask)
     frame[1].paste(planes.cb, (x // 2, y // 2), planes.mask_half)
@@ -114,8 +137,9 @@ def _paste(frame: tuple[Image.Image, Image.Image, Image.Image], planes: _Planes,
 class _Projector:
     """Composes the frames of one film."""
 
-    def __init__(self, order: RenderOrder, stage: Stage) -> None:
+    def __init__(self, order: RenderOrder, stage: Stage, prints: Sequence[Print]) -> None:
         self._order = order
+        self._approaches = list(map(_Approach, prints))
         self._frames = order.duration_s * FRAMES_PER_S
         self._layers = [part for layer in stage.layers for part in _parts(layer)]
         overlay = make_overlay(order.prompt, order.label, order.width, order.height, bar=True)
@@ -145,6 +169,9 @@ class _Projector:
         for layer in self._layers:
             x, y = layer.motion.offset(progress, time_s, order.width, order.height)
             _paste(frame, layer, layer.left + x, layer.top + y)
+        for approach in self._approaches:
+            seen = approach.at(progress)
+            _paste(frame, seen, seen.left, seen.top)
         for still in self._still:
             _paste(frame, still, still.left, still.top)
         left, _, right, bottom = self.overlay.panel_box
@@ -185,24 +212,25 @@ def _cropped(overlay: Image.Image, box: tuple[int, int, int, int]) -> _Planes:
     return _to_planes(part.convert("RGB"), part.getchannel("A"), box[0], box[1], Motion())
 
 
-def draw_poster(order: RenderOrder, stage: Stage) -> Image.Image:
+def draw_poster(order: RenderOrder, stage: Stage, prints: Sequence[Print]) -> Image.Image:
     """The film's first frame as a picture, without the progress bar."""
-    frame = add_grain(compose(stage), stage)
+    frame = add_grain(shown(stage, prints), stage)
     overlay = make_overlay(order.prompt, order.label, order.width, order.height, bar=True)
     frame.paste(overlay.image, (0, 0), overlay.image)
     return frame
 
 
 def write_film(order: RenderOrder, film: Path, poster: Path) -> None:
-    """Draw an order of kind video into an MP4 file and its poster into a PNG file."""
-    stage = paint_stage(order, moving=True)
-    write_png(draw_poster(order, stage), poster)
+    """Draw an order of kind video into an MP4 file and its poster into a PNG file. Raises ReferenceUnusable."""
+    prints = hang(order)
+    stage = paint_stage(order, prints, moving=True)
+    write_png(draw_poster(order, stage, prints), poster)
     options = {"movflags": "+faststart", "fflags": "+bitexact", "use_editlist": "1"}
     with av.open(str(film), "w", format="mp4", options=options) as container:
         video = _open_video(container, order)
         audio = _open_audio(container) if order.audio else None
         sound = _sound_frames(order, stage.scene.chance) if audio is not None else iter(())
-        for number, pixels in enumerate(_Projector(order, stage).frames()):
+        for number, pixels in enumerate(_Projector(order, stage, prints).frames()):
             frame = VideoFrame.from_ndarray(pixels, format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, FRAMES_PER_S)
             container.mux(video.encode(frame))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Final
 import msgspec
 
 from services.chassis.ids import new_id
-from services.provider_pool.adapters.interface import Generation, OutputRef
+from services.provider_pool.adapters.interface import Generation, OutputRef, Strength
 
 KEPT_S: Final = 86_400.0
 """Orders that nobody collected are forgotten after a day, as a provider's would be."""
@@ -37,8 +39,19 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A reference that came with an order, by its content, and how closely it is to be followed."""
+
+    sha256: str
+    strength: Strength
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
-    """One task that the provider took. `outputs` is empty until everything is drawn."""
+    """One task that the provider took. `outputs` is empty until everything is drawn.
+
+    `generation` is without its references: what came of them are the `uploads`.
+    """
 
     task_id: str
     account_id: str
@@ -48,6 +61,7 @@ class Order:
     ending: Ending
     instant: bool = False
     outputs: tuple[OutputRef, ...] = ()
+    uploads: tuple[Upload, ...] = ()
 
 
 class OrderBook:
@@ -55,12 +69,30 @@ class OrderBook:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "orders"
+        self._uploads = folder / "uploads"
         self._known: OrderedDict[str, Order] = OrderedDict()
 
-    def add(self, order: Order) -> None:
-        """Take an order."""
-        self._path(order.account_id, order.task_id).parent.mkdir(parents=True, exist_ok=True)
-        self._write(order)
+    def add(self, order: Order, uploads: Sequence[Path] = ()) -> None:
+        """Take an order with copies of its uploads' files, which may be left out where nothing will be drawn.
+
+        Raises OSError, FileNotFoundError if an upload is gone; the order is not taken then.
+        """
+        path = self._path(order.account_id, order.task_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if uploads:
+                self._copy(uploads, self.upload_paths(order))
+            self._write(order)
+        except OSError:
+            self._remove_uploads(order)
+            raise
+
+    def upload_paths(self, order: Order) -> list[Path]:
+        """Where the files of an order's uploads are; the same content is kept once."""
+        names = [f"{order.task_id}-{upload.sha256}" for upload in order.uploads]
+        if not all(map(_SAFE_NAME.fullmatch, names)):
+            raise ValueError("an upload's hash becomes a file name and must be letters, digits, '-' or '_'")
+        return [self._uploads / name for name in names]
 
     def find(self, account_id: str, task_id: str) -> Order | None:
         """An order of this account, or None if there is none (any more)."""
@@ -97,6 +129,8 @@ class OrderBook:
         for output in order.outputs if order is not None else ():
             if output.location:
                 Path(output.location).unlink(missing_ok=True)
+        if order is not None:
+            self._remove_uploads(order)
         self._path(account_id, task_id).unlink(missing_ok=True)
 
     def sweep(self) -> None:
@@ -106,6 +140,20 @@ class OrderBook:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before_s:
                     self.remove(path.parent.name, path.stem)
+        for path in self._uploads.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                # Of an order that a crash kept from being written.
+                if path.stat().st_mtime < before_s:
+                    path.unlink()
+
+    def _copy(self, sources: Sequence[Path], targets: Sequence[Path]) -> None:
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        for source, target in zip(sources, targets, strict=True):
+            shutil.copyfile(source, target)
+
+    def _remove_uploads(self, order: Order) -> None:
+        for path in self.upload_paths(order):
+            path.unlink(missing_ok=True)
 
     def _path(self, account_id: str, task_id: str) -> Path:
         if not (_SAFE_NAME.fullmatch(account_id) and _SAFE_NAME.fullmatch(task_id)):

@@ -1,7 +1,9 @@
-"""Draws one picture: the scene, a little grain, the caption, and a PNG whose bytes depend on the order alone."""
+"""Draws one picture: the scene, its references, a little grain, the caption, and a PNG whose bytes depend on the order alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from services.provider_pool.adapters.sandbox import landscape, studio
+from services.provider_pool.adapters.sandbox.backdrop import Print, hang, lay, taken_over
 from services.provider_pool.adapters.sandbox.caption import make_overlay
 from services.provider_pool.adapters.sandbox.layers import Stage, compose
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
@@ -20,12 +23,22 @@ _PNG_LEVEL: Final = 1
 _GRAIN: Final = 3.0
 
 
-def paint_stage(order: RenderOrder, *, moving: bool) -> Stage:
-    """Paint all layers of the scene an order stands for."""
+def paint_stage(order: RenderOrder, prints: Sequence[Print], *, moving: bool) -> Stage:
+    """Paint all layers of the scene an order stands for, in the colours of its references if it has any."""
     scene = choose_scene(order.prompt, order.seed, order.quality)
+    if prints:
+        strengths = [reference.strength for reference in order.references]
+        scene = replace(scene, palette=taken_over(scene.palette, prints, strengths))
     stage = Stage(order.width, order.height, scene, moving)
     PAINTERS[scene.composition](stage)
     return stage
+
+
+def shown(stage: Stage, prints: Sequence[Print]) -> Image.Image:
+    """The scene standing still, blended with its references."""
+    frame = compose(stage)
+    lay(frame, prints)
+    return frame
 
 
 def add_grain(frame: Image.Image, stage: Stage) -> Image.Image:
@@ -36,9 +49,10 @@ def add_grain(frame: Image.Image, stage: Stage) -> Image.Image:
 
 
 def draw_picture(order: RenderOrder) -> Image.Image:
-    """The finished picture of an order, exactly `width` x `height`, RGB."""
-    stage = paint_stage(order, moving=False)
-    frame = add_grain(compose(stage), stage)
+    """The finished picture of an order, exactly `width` x `height`, RGB. Raises ReferenceUnusable."""
+    prints = hang(order)
+    stage = paint_stage(order, prints, moving=False)
+    frame = add_grain(shown(stage, prints), stage)
     overlay = make_overlay(order.prompt, order.label, order.width, order.height, bar=False)
     frame.paste(overlay.image, (0, 0), overlay.image)
     return frame
@@ -50,5 +64,5 @@ def write_png(frame: Image.Image, path: Path) -> None:
 
 
 def write_picture(order: RenderOrder, path: Path) -> None:
-    """Draw an order of kind image into a PNG file."""
+    """Draw an order of kind image into a PNG file. Raises ReferenceUnusable."""
     write_png(draw_picture(order), path)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 Kind = Literal["image", "video"]
 Role = Literal["primary", "preview"]
+Strength = Literal["low", "mid", "high"]
 
 # An order's id becomes a file name, so nothing that could leave the folder or hide the file is let in.
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -20,13 +21,28 @@ DURATION_MAX_S: Final = 120
 # Contracts accept 4,000 characters; the rest is room for prompts put together from several fields.
 PROMPT_MAX_CHARACTERS: Final = 20_000
 LABEL_MAX_CHARACTERS: Final = 200
+# As many as any storefront takes; each costs the worker a decoding of up to 50 megapixels.
+REFERENCES_MAX: Final = 9
+
+
+class ReferenceUnusable(Exception):
+    """A reference is gone or is no picture. The message is for operators and names no file."""
+
+
+@dataclass(frozen=True)
+class RenderReference:
+    """A picture that the drawing is to follow: a file that stays until the drawing is done, and how closely."""
+
+    path: str
+    strength: Strength
 
 
 @dataclass(frozen=True)
 class RenderOrder:
     """One picture or film to draw. Sizes are pixels, `duration_s` is whole seconds and ignored for pictures.
 
-    `seed`, `prompt`, size and `quality` alone decide every byte of the result.
+    `seed`, `prompt`, size, `quality` and the contents and strengths of the references alone decide every byte of
+    the result.
     """
 
     order_id: str
@@ -39,6 +55,7 @@ class RenderOrder:
     seed: int
     quality: str
     label: str = ""
+    references: tuple[RenderReference, ...] = ()
 
     def complaint(self) -> str | None:
         """Say in one sentence why this order cannot be drawn, or None when it can."""
@@ -48,6 +65,8 @@ class RenderOrder:
             return "kind must be 'image' or 'video'"
         if len(self.prompt) > PROMPT_MAX_CHARACTERS or len(self.label) > LABEL_MAX_CHARACTERS:
             return "the prompt or the label is too long to draw"
+        if len(self.references) > REFERENCES_MAX:
+            return f"a drawing follows at most {REFERENCES_MAX} references"
         return self._size_complaint()
 
     def _size_complaint(self) -> str | None:

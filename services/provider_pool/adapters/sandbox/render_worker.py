@@ -18,7 +18,11 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from services.provider_pool.adapters.sandbox.render_order import RenderOrder
+from services.provider_pool.adapters.sandbox.render_order import (
+    ReferenceUnusable,
+    RenderOrder,
+    RenderReference,
+)
 
 # The largest scene needs a few hundred megabytes of address space; more is a fault, and must not take the machine.
 MEMORY_MAX_BYTES: Final = 2 * 1024**3
@@ -113,10 +117,17 @@ def _described(order: RenderOrder, role: str, name: str) -> dict[str, Any]:
     }
 
 
+def read_order(line: bytes) -> RenderOrder:
+    """The order that a line stands for."""
+    told = json.loads(line)
+    references = tuple(RenderReference(**reference) for reference in told.pop("references", ()))
+    return RenderOrder(**told, references=references)
+
+
 def answer(line: bytes, folder: Path) -> dict[str, Any]:
     """The answer to one line; every failure is an answer too, with its kind named as in gRPC."""
     try:
-        order = RenderOrder(**json.loads(line))
+        order = read_order(line)
         complaint = order.complaint()
         if complaint is not None:
             return _failure("INVALID_ARGUMENT", complaint)
@@ -126,6 +137,8 @@ def answer(line: bytes, folder: Path) -> dict[str, Any]:
         if missing:
             return _failure("FAILED_PRECONDITION", EXTRA_MISSING)
         return _failure("INTERNAL", "import failed")
+    except ReferenceUnusable as error:
+        return _failure("FAILED_PRECONDITION", str(error))
     except Exception:
         return _failure("INTERNAL", "drawing failed")
 
