@@ -210,8 +210,10 @@ def _joined(target: Target, locations: list[str]) -> str:
         return location
     if location.startswith("//"):
         return f"{target.scheme}:{location}"
+    if location.startswith("#"):
+        return target.url()
     path, _, _ = target.path_and_query.partition("?")
-    if location.startswith(("?", "#")):
+    if location.startswith("?"):
         return replace(target, path_and_query=path + location).url()
     if not location.startswith("/"):
         location = path[: path.rindex("/") + 1] + location

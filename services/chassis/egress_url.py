@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NoReturn
@@ -37,9 +38,9 @@ _SENTENCES: Final = {
 }
 URL_RULES: Final = frozenset(_SENTENCES)
 
-# White space of every kind, controls, halves of surrogates, the byte order mark, and what WHATWG, RFC 3986 and
-# the libraries in between repair, strip or refuse, each in a way of its own.
-_FORBIDDEN: Final = re.compile(r'[\s\x00-\x20\x7f-\xa0\\<>"^`{|}\u2028\u2029\ufeff\ud800-\udfff]')
+# Blanks, controls, line ends, halves of surrogates, the byte order mark, and what WHATWG, RFC 3986 and the libraries
+# in between repair, strip or refuse, each in a way of its own.
+_FORBIDDEN: Final = re.compile(r'[\x00-\x20\x7f-\xa0\\<>"^`{|}\u2028\u2029\ufeff\ud800-\udfff]')
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _AUTHORITY_END: Final = re.compile(r"[/?#]")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
@@ -62,7 +63,19 @@ _SPECIAL_SUFFIXES: Final = frozenset(
         *("localdomain4", "localdomain6", "localhost4", "localhost6", "localnet", "mail", "private"),
         "workgroup",
         # routers, clusters, service discovery
-        *("belkin", "cluster", "consul", "dlink", "docker", "gateway", "kube", "modem", "nomad", "router"),
+        *(
+            "belkin",
+            "cluster",
+            "consul",
+            "default",
+            "dlink",
+            "docker",
+            "gateway",
+            "kube",
+            "modem",
+            "nomad",
+            "router",
+        ),
         "svc",
         # other roots
         *("bit", "exit", "gnu", "i2p", "zkey"),
@@ -183,10 +196,16 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
 def _name(host: str, *, anything_inside: bool) -> str:
     """The ASCII form of a host name; `anything_inside` admits what only a network's own names look like."""
     name = host.removesuffix(".")
+    # In ASCII it is never shorter, and what follows takes more than linear time.
+    if len(name) > _NAME_LIMIT or max(map(len, name.split("."))) > _LABEL_LIMIT:
+        _refuse("host")
     name = name.lower() if name.isascii() else _mapped(name)
     labels = [_ascii_label(label) for label in name.split(".")]
     if sum(map(len, labels)) + len(labels) - 1 > _NAME_LIMIT:
         _refuse("host")
+    # Whatever the script: some resolver may read any digits as an address, and no top-level domain is a number.
+    if _spelled(labels[-1]).isnumeric():
+        _refuse("number_host")
     if not anything_inside and labels[-1] in _SPECIAL_SUFFIXES:
         _refuse("special_use")
     if not anything_inside and len(labels) < 2:
@@ -198,38 +217,66 @@ def _mapped(name: str) -> str:
     """`name`, which is not ASCII, in lower case, if that is also what UTS 46 makes of it.
 
     So a circled digit, a full-width letter, an ideographic full stop or a soft hyphen never becomes a host that
-    was not written. Composed first: the Kelvin sign is lower-cased to an ASCII k.
+    was not written. Composed first: the Kelvin sign is lower-cased to an ASCII k. Letter by letter, because a
+    sigma's lower case depends on its neighbours.
     """
-    if len(name) > _NAME_LIMIT or not unicodedata.is_normalized("NFC", name):
+    if not unicodedata.is_normalized("NFC", name):
         _refuse("idna")
-    lowered = name.lower()
-    try:
-        mapped = idna.uts46_remap(lowered, std3_rules=False, transitional=False)
-    except UnicodeError:
-        mapped = ""
-    if mapped != lowered or len(lowered) != len(name):
+    lowered = "".join(map(str.lower, name))
+    mapped = _uts46(name)
+    if mapped not in {name, lowered} or len(mapped) != len(name):
         _refuse("idna")
     return mapped
 
 
+def _uts46(name: str) -> str:
+    """What UTS 46 makes of `name`; nothing where it makes no sense of it."""
+    try:
+        return idna.uts46_remap(name, std3_rules=False, transitional=False)
+    except UnicodeError:
+        return ""
+
+
 def _ascii_label(label: str) -> str:
-    if not label.isascii() or label.startswith("xn--"):
+    if not label.isascii():
         label = _a_label(label)
+    elif label.startswith("xn--") and not _is_plain(label, _spelled(label)):
+        _refuse("idna")
     if len(label) > _LABEL_LIMIT or not _LABEL.fullmatch(label):
         _refuse("host")
     return label
 
 
 def _a_label(label: str) -> str:
-    """What stands in the name system for an international label; one that is written so already must be true."""
-    try:
-        spelled = idna.ulabel(label) if label.isascii() else label
-        encoded = idna.alabel(spelled).decode("ascii")
-    except UnicodeError:
-        encoded = ""
-    if not encoded or (label.isascii() and encoded != label):
+    """What stands in the name system for an international label."""
+    encoded = ""
+    with suppress(UnicodeError):
+        encoded = idna.alabel(label).decode("ascii")
+    if not encoded:
         _refuse("idna")
     return encoded
+
+
+def _spelled(label: str) -> str:
+    """What an ASCII label stands for: itself, or the letters that an A-label encodes; nothing where it lies."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label[4:].encode("ascii").decode("punycode")
+    except UnicodeError:
+        return ""
+
+
+def _is_plain(label: str, spelled: str) -> bool:
+    """Whether an A-label is the one spelling of letters that UTS 46 leaves alone.
+
+    IDNA 2008 allows less. Some registries do not, and with an A-label nothing has to be encoded any more.
+    """
+    return (
+        not spelled.isascii()
+        and _uts46(spelled) == spelled
+        and f"xn--{spelled.encode('punycode').decode('ascii')}" == label
+    )
 
 
 def _path_and_query(rest: str) -> str:

@@ -34,7 +34,8 @@ _SUPERVISOR_PID = "ATELIER_SUPERVISOR_PID"
 # prctl's option number for "signal me when my parent dies" (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 # gRPC's fork handlers run in the child between fork and exec and, while a call is under way, crash it now and then. This is
-# how gRPC is told that forks are only made to start programs; it is read when gRPC is first used.
+# how gRPC is told that forks are only made to start programs. It is read when gRPC is imported: a service that starts
+# programs imports it after `run` has begun.
 _NO_FORK_HANDLERS = ("GRPC_ENABLE_FORK_SUPPORT", "0")
 # An operator's mistake, not a crash: a supervisor does not start it again.
 EXIT_USAGE = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from services.gateway import media
-from services.gateway.contract import INLINE_MEDIA_LIMIT_BYTES, Contract, Route
+from services.gateway.contract import BODY_LIMIT_BYTES, Contract, Route
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
 from services.gateway.media import MediaFiles
@@ -15,7 +15,7 @@ from services.gateway.media import MediaFiles
 
 def build(contracts: Sequence[Contract], edge: Edge, files: MediaFiles, docs: DocsSite) -> web.Application:
     """The whole public port."""
-    app = web.Application(middlewares=[edge.envelope], client_max_size=INLINE_MEDIA_LIMIT_BYTES)
+    app = web.Application(middlewares=[edge.envelope], client_max_size=BODY_LIMIT_BYTES)
     for (method, path), claims in _claims(contracts).items():
         handler = edge.endpoint(claims)
         app.router.add_route(method, path, handler)

@@ -16,10 +16,10 @@ from services.gateway.inline_uploads import Body
 from services.gateway.media import MediaLinks
 from services.gateway.reference_media import ReferenceMedia
 
-# The contracts' "1 MiB": a prompt of 4,000 characters needs 16 KiB at most.
-BODY_LIMIT_BYTES: Final = 1024 * 1024
-# Where a reference image may be inlined: 20 MB of image in base64, plus the rest.
-INLINE_MEDIA_LIMIT_BYTES: Final = 28 * 1024 * 1024
+# 20 MB of image in base64, plus the rest.
+BODY_LIMIT_BYTES: Final = 28 * 1024 * 1024
+# The contracts' "1 MiB", beside inline images: a prompt of 4,000 characters needs 16 KiB at most.
+REST_LIMIT_BYTES: Final = 1024 * 1024
 # Intake holds credits and asks for an account: seconds under load, and a client's own time-out is usually 30 s.
 CREATE_DEADLINE_S: Final = 15.0
 READ_DEADLINE_S: Final = 10.0
@@ -89,10 +89,8 @@ class Route:
     path: str
     handler: Callable[[Call], Awaitable[Answer]]
     operation: Operation
-    # Makes a job: has a body, an idempotency key, and errors that say that nothing was reserved.
+    # Makes a job: has a body, which may hold images, an idempotency key, and errors that say that nothing was reserved.
     creates: bool = False
-    # Images may stand in the body itself.
-    inline_media: bool = False
     deadline_s: float = READ_DEADLINE_S
 
 

@@ -22,7 +22,7 @@ from services.gateway.access_log import AccessLog
 from services.gateway.auth import Authenticator, Caller, bearer_of
 from services.gateway.contract import (
     BODY_LIMIT_BYTES,
-    INLINE_MEDIA_LIMIT_BYTES,
+    REST_LIMIT_BYTES,
     Answer,
     Call,
     Contract,
@@ -31,7 +31,6 @@ from services.gateway.contract import (
 )
 from services.gateway.cors import Cors
 from services.gateway.inline_uploads import Body, InlineUploads, Place
-from services.gateway.lifting import Lifted
 from services.gateway.listener import SERVER_NAME
 from services.gateway.rate_limits import RateLimits
 
@@ -55,7 +54,6 @@ _EVERY_ANSWER: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
-_NOTHING: Final = Lifted(b"")
 # Anything else a stranger sends as a method must not make a time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -188,12 +186,10 @@ class Edge:
             caller = exchange.caller = await self._caller(request, contract)
             await self._count(caller, exchange)
             with self._uploads.place(caller.customer_id) as place:
-                lifted = _NOTHING
+                body = await _body(request, route, place)
                 if route.creates:
-                    lifted = await _body(request, route, place)
                     # The customer's upload is not what the deadline is for.
                     enter_call(_context(request, exchange, route), None)
-                body = Body(lifted.json, lifted.texts, place)
                 answer = await route.handler(Call(request, caller, body, self._house))
             return _response(answer, exchange.headers)
 
@@ -217,10 +213,11 @@ class Edge:
             raise errors.rate_limited(window.limit, window.reset_s)
 
 
-async def _body(request: web.Request, route: Route, place: Place) -> Lifted:
-    if route.inline_media:
-        return await reading.lifted_body_of(request, INLINE_MEDIA_LIMIT_BYTES, BODY_LIMIT_BYTES, place.take)
-    return Lifted(await reading.body_of(request, BODY_LIMIT_BYTES))
+async def _body(request: web.Request, route: Route, place: Place) -> Body:
+    if not route.creates:
+        return Body(b"", {}, place)
+    lifted = await reading.body_of(request, BODY_LIMIT_BYTES, REST_LIMIT_BYTES, place.take)
+    return Body(lifted.json, lifted.texts, place)
 
 
 def _chosen(claims: Sequence[tuple[Contract, Route]], request: web.Request) -> tuple[Contract, Route]:

@@ -72,11 +72,9 @@ def idempotency_key_missing() -> ServiceError:
     )
 
 
-def reference_image_refused(message: str) -> ServiceError:
-    """The reference image fails a check that can be made at once: it is no good URL, or what is inline is not taken."""
-    return ServiceError(
-        Kind.INVALID_ARGUMENT, "REFERENCE_IMAGE_REFUSED", message, {"field": "referenceImage"}
-    )
+def reference_image_refused(message: str, field: str) -> ServiceError:
+    """A reference image fails a check that can be made at once: it is no good URL, or what is inline is not taken."""
+    return ServiceError(Kind.INVALID_ARGUMENT, "REFERENCE_IMAGE_REFUSED", message, {"field": field})
 
 
 def job_not_found() -> ServiceError:

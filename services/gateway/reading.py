@@ -37,41 +37,27 @@ _TYPE_NAME: Final = re.compile(r"`([^`]*)`")
 _JSON_NAMES: Final = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
-async def body_of(request: web.Request, limit_bytes: int) -> bytes:
-    """The whole body, after any Content-Encoding.
-
-    Raises PAYLOAD_TOO_LARGE as soon as more than `limit_bytes` are declared or seen, MALFORMED_REQUEST for
-    a body that does not arrive or cannot be decompressed.
-    """
-    _check_declared(request, limit_bytes)
-    body = await _begun(request, limit_bytes)
-    if len(body) > limit_bytes:
-        raise errors.payload_too_large(limit_bytes)
-    return body
-
-
-async def lifted_body_of(
+async def body_of(
     request: web.Request, limit_bytes: int, rest_limit_bytes: int, take_place: Callable[[], Awaitable[None]]
 ) -> Lifted:
-    """The whole body, its long strings lifted out if it is larger than `rest_limit_bytes`.
+    """The whole body, after any Content-Encoding, its long strings lifted out if it is larger than `rest_limit_bytes`.
 
-    A body that is larger is read once `take_place` returns, and no further before. Raises as `body_of` does, and
-    what `take_place` raises.
+    A body that is larger is read once `take_place` returns, and no further before.
+
+    Raises PAYLOAD_TOO_LARGE as soon as more than `limit_bytes` are declared or seen, MALFORMED_REQUEST for
+    a body that does not arrive or cannot be decompressed, and what `take_place` raises.
     """
-    _check_declared(request, limit_bytes)
+    declared_bytes = request.content_length or 0
+    if declared_bytes > limit_bytes:
+        raise errors.payload_too_large(limit_bytes)
     begun = b""
-    if (request.content_length or 0) <= rest_limit_bytes:
+    if declared_bytes <= rest_limit_bytes:
         begun = await _begun(request, rest_limit_bytes)
         if len(begun) <= rest_limit_bytes:
             return Lifted(begun)
     await take_place()
     async with _arriving(_STALL_TIMEOUT_S) as patience:
         return await _lifted(request, begun, limit_bytes, rest_limit_bytes, patience)
-
-
-def _check_declared(request: web.Request, limit_bytes: int) -> None:
-    if (request.content_length or 0) > limit_bytes:
-        raise errors.payload_too_large(limit_bytes)
 
 
 @asynccontextmanager

@@ -81,8 +81,9 @@ _SPELLED: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceLimits:
-    """What a contract takes. formats: in the words of the pool, "jpeg", "png" …"""
+    """What a contract takes. field: its public name for them. formats: in the words of the pool, "jpeg", "png" …"""
 
+    field: str
     images: int
     formats: tuple[str, ...]
     first_frame_of_animations: bool
@@ -136,9 +137,10 @@ class ReferenceMedia:
             return Taken()
         if len(given) > limits.images:
             raise errors.reference_image_refused(
-                f"There may be at most {limits.images} reference image{'s' if limits.images > 1 else ''}."
+                f"There may be at most {limits.images} reference image{'s' if limits.images > 1 else ''}.",
+                limits.field,
             )
-        inline = [self._inline_text(each, body) for each in given]
+        inline = [self._inline_text(each, limits, body) for each in given]
         taken = await self._taken(given, inline, limits, request.generation.model, body)
         request.generation.references.extend(taken.references)
         request.generation.reference_limits.CopyFrom(
@@ -164,7 +166,7 @@ class ReferenceMedia:
             self._backends.drop_references(staged)
         return answer
 
-    def _inline_text(self, given: GivenImage, body: Body) -> str | LiftedText | None:
+    def _inline_text(self, given: GivenImage, limits: ReferenceLimits, body: Body) -> str | LiftedText | None:
         """The text of an inline image; None where a URL was given, which is checked then."""
         text = body.texts.get(given.text, given.text)
         head = inline_images.beginning(text)
@@ -176,7 +178,7 @@ class ReferenceMedia:
             egress_url.parse(text, self._policy)
         except EgressRefused as refused:
             _REFERENCES.labels("url", "refused").inc()
-            raise _refused(_URL_SENTENCES.get(refused.rule, _URL_MALFORMED)) from None
+            raise _refused(_URL_SENTENCES.get(refused.rule, _URL_MALFORMED), limits) from None
         _REFERENCES.labels("url", "taken").inc()
         return None
 
@@ -215,7 +217,7 @@ class ReferenceMedia:
             return await inline_images.decoded(text, limits.image_bytes)
         except NotAnImage as fault:
             _REFERENCES.labels("inline", "refused").inc()
-            raise _refused(str(fault)) from None
+            raise _refused(str(fault), limits) from None
 
     async def _staged(self, image: InlineImage, limits: ReferenceLimits, model: str) -> str:
         try:
@@ -223,7 +225,7 @@ class ReferenceMedia:
         except ServiceError as error:
             if error.reason == "REFERENCE_REFUSED":
                 _REFERENCES.labels("inline", "refused").inc()
-                raise _refused(_content_sentence(error.metadata.get("rule", ""), limits)) from None
+                raise _refused(_content_sentence(error.metadata.get("rule", ""), limits), limits) from None
             _REFERENCES.labels("inline", "unavailable").inc()
             if error.kind in _PASSING:
                 # Not passed on: the pool's own words for "full" mean another thing at the edge.
@@ -247,8 +249,8 @@ async def _parts(
         yield pool.StageReferenceRequest(content=image.pieces.popleft())
 
 
-def _refused(sentence: str) -> ServiceError:
-    return errors.reference_image_refused(f"The reference image {sentence}.")
+def _refused(sentence: str, limits: ReferenceLimits) -> ServiceError:
+    return errors.reference_image_refused(f"The reference image {sentence}.", limits.field)
 
 
 def _content_sentence(rule: str, limits: ReferenceLimits) -> str:

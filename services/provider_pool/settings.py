@@ -85,7 +85,7 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         "ATELIER_POOL_REFERENCE_WORKERS",
         default=0,
         parse=whole_number(0, 64),
-        help="processes that check reference images at once; 0: one less than there are processors",
+        help="processes that check reference images at once; 0: one less than there are processors, at most eight",
     )
     sandbox_folder: Path = setting(
         "ATELIER_POOL_SANDBOX_FOLDER",

@@ -76,6 +76,11 @@ class Upload:
     def go_on(self) -> None:
         self._writer.write(self._body[500_000:])
 
+    def abort(self) -> None:
+        assert self.answer is not None
+        self.answer.cancel()
+        self._writer.transport.abort()
+
     async def _read(self, reader: asyncio.StreamReader) -> Answer:
         head, _, payload = (await reader.read(-1)).partition(b"\r\n\r\n")
         self._writer.close()
@@ -158,7 +163,7 @@ async def test_an_upload_that_stops_loses_its_place(
 async def test_an_upload_that_is_cut_off_loses_its_place(opening: Opening) -> None:
     shop = await opening(inline_uploads=1)
     (gone,) = await begun(shop, LIVE_KEY)
-    gone._writer.transport.abort()
+    gone.abort()
     assert (await shop.post(IMAGES, asking(LARGE))).status == 202
 
 

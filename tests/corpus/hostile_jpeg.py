@@ -144,6 +144,16 @@ def _data() -> Iterator[Case]:
         "jpeg with more Huffman codes than fit", jpeg_with(without(PLAIN, 0xC4), codes), "undecodable", "jpg"
     )
     yield refused("jpeg with an empty scan", scanned(PLAIN, b""), "truncated", "jpg")
+    for trick, whole in {
+        "grey": images.saved("JPEG", "L", (320, 240)),
+        "halved colour": images.saved("JPEG", "RGB", (320, 240), subsampling=2),
+        "CMYK": images.saved("JPEG", "CMYK", (320, 240)),
+    }.items():
+        half = next(data for kind, _, data in segments(whole) if kind == 0xDA)
+        half = half[: len(half) // 2].rstrip(b"\xff")
+        yield refused(
+            f"half the data of a {trick} jpeg, with an end", scanned(whole, half), "truncated", "jpg"
+        )
     # What libjpeg makes of these is a picture, if an ugly one; nothing in the format says that it is wrong.
     noise = bytes(byte for byte in random.Random(9).randbytes(3_000) if byte != 0xFF)
     yield taken("jpeg of noise", scanned(PLAIN, noise), "jpg")

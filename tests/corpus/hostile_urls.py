@@ -144,21 +144,25 @@ def _schemes() -> Iterator[Case]:
         yield Case(trick, url, "block")
 
 
+# Refused wherever they stand: readers strip, repair or refuse them, each in a way of its own.
+_NOWHERE = (*range(0x21), *range(0x7F, 0xA1), 0x2028, 0x2029, 0xFEFF, 0xD800, 0xDFFF, *map(ord, '\\<>"^`{|}'))
+# No part of a host, but behind it they are letters like others: macOS puts U+202F into the names of screenshots.
+_BEHIND_THE_HOST_ONLY = (0x1680, 0x2003, 0x200B, 0x202F, 0x205F, 0x3000)
+
+
 def _characters() -> Iterator[Case]:
-    for code in (
-        *(*range(0x21), 0x7F, 0x80, 0x85, 0x9F, 0xA0, 0x1680, 0x2003, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
-        *(0xFEFF, 0xD800, 0xDFFF, *map(ord, '\\<>"^`{|}')),
-    ):
+    for code in (*_NOWHERE, *_BEHIND_THE_HOST_ONLY):
         mark = chr(code)
         yield Case(f"U+{code:04X} in front", f"{mark}https://example.com/", "block")
         yield Case(f"U+{code:04X} in the scheme", f"htt{mark}ps://example.com/", "block")
         yield Case(f"U+{code:04X} in the host", f"https://exam{mark}ple.com/", "block")
         yield Case(f"U+{code:04X} before the host", f"https://{mark}example.com/", "block")
         yield Case(f"U+{code:04X} after the host", f"https://example.com{mark}/", "block")
-        yield Case(f"U+{code:04X} in the path", f"https://example.com/a{mark}b", "block")
-        yield Case(f"U+{code:04X} in the query", f"https://example.com/?a{mark}b", "block")
-        yield Case(f"U+{code:04X} in the fragment", f"https://example.com/#a{mark}b", "block")
-        yield Case(f"U+{code:04X} at the end", f"https://example.com/{mark}", "block")
+        behind = "block" if code in _NOWHERE else "allow"
+        yield Case(f"U+{code:04X} in the path", f"https://example.com/a{mark}b", behind)
+        yield Case(f"U+{code:04X} in the query", f"https://example.com/?a{mark}b", behind)
+        yield Case(f"U+{code:04X} in the fragment", f"https://example.com/#a{mark}b", behind)
+        yield Case(f"U+{code:04X} at the end", f"https://example.com/{mark}", behind)
     for trick, url in {
         "a header behind a line end": "https://example.com/ HTTP/1.1\r\nHost: 127.0.0.1",
         "two URLs": "https://example.com/ https://127.0.0.1/",
@@ -203,6 +207,12 @@ def _unicode_hosts() -> Iterator[Case]:
         "division slash": "example.com\u2215.evil.com",
         "fraction slash": "example.com\u2044.evil.com",
         "decomposed letter": "u\u0308ber.de",
+        "Persian digits": "\u06f1\u06f2\u06f7.\u06f0.\u06f0.\u06f1",
+        "Devanagari digits": "\u0967\u0968\u096d.\u0966.\u0966.\u0967",
+        "Thai digits": "\u0e51\u0e52\u0e57.\u0e50.\u0e50.\u0e51",
+        "Chinese digits": "\u4e00\u4e8c\u4e03.\u3007.\u3007.\u4e00",
+        "one Bengali digit at the end": "127.0.0.\u09e7",
+        "A-label of a digit at the end": "127.0.0.xn--e4b",
         "Turkish capital I": "\u0130stanbul.com",
         "surrogate": "exam\udc00ple.com",
         "unassigned": "exam\u0378ple.com",
@@ -217,8 +227,9 @@ def _unicode_hosts() -> Iterator[Case]:
         "A-label of nothing": "xn--.com",
         "A-label that is no Punycode": "xn--99999999.com",
         "A-label of a control": "xn--a.com",
-        "A-label of full-width letters": "xn--j2ia.com",
+        "A-label of full-width letters": "xn--mi7c.com",
         "A-label of ASCII": "xn--example-.com",
+        "A-label of a circled letter": "xn--vuh.com",
         "A-label with a hyphen at its end": "xn--bcher-kva-.com",
         "international one label": "b\u00fccher",
     }.items():
@@ -231,7 +242,12 @@ def _names() -> Iterator[Case]:
         *("localhost6", "localhost6.localdomain6", "ip6-localhost", "ip6-loopback", "broadcasthost"),
         *("intranet", "metadata", "instance-data", "kubernetes", "host", "redis", "a", "com", "com.", "_"),
         *("metadata.google.internal", "METADATA.GOOGLE.INTERNAL.", "instance-data.ec2.internal"),
-        *("kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "host.docker.internal"),
+        *(
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "host.docker.internal",
+        ),
         *(
             "printer.local",
             "nas.lan",
@@ -319,10 +335,35 @@ _HONEST_TAILS = (
         "//a//b",
     ),
     *("/@b", "/a:b", "/~a", "/$(x)", "/?u=https://127.0.0.1/", "/?a=1&b[]=2;c='x'", "/\u00e9t\u00e9.png"),
+    *(
+        "/Screenshot\u202fAM.png",
+        "/\u65e5\u672c\u3000\u8a9e.png",
+        "/a%7Cb?c=%7B%22d%22%3A%20%5B1%5D%7D&e=%5E%60%3C%3E%5C",
+    ),
+    *("/a/:@!$&'()*+,;=~._-/b;v=1?k=v&:@!$'()*+,;=/?~._-[]", "/o/a%2Fb.png?alt=media&token=1-2_3~4.5"),
+    *(
+        "/k?sv=2024-11-04&sr=b&sig=a%2Bb%2Fc%3D&se=2026-11-21T00%3A00%3A00Z",
+        "/t_a,w_1:2|3/b".replace("|", "%7C"),
+    ),
+    *(
+        "/k?Expires=1&Signature=aB-cD~eF_&Key-Pair-Id=K1&Policy=e30_",
+        "/w_100,h_100/https://a.example.com/b.png",
+    ),
     *("/\u732b.png?q=\U0001f408", "/k?X-Amz-Signature=ab%2Fcd&X-Amz-Date=20261121T000000Z"),
 )
 _HONEST_HOSTS = (
     *("example.com", "EXAMPLE.COM", "Example.Com.", "example.com:443", "example.net", "example.org", "a.co"),
+    # Registries that allow more than IDNA 2008 does: what is registered is the A-label.
+    *("xn--ls8h.la", "xn--i-7iq.ws", "XN--LS8H.LA"),
+    # A final sigma, a joiner that Persian needs, and letters whose plain form are capitals.
+    *(
+        "\u03a3\u038a\u0393\u039c\u0391\u03a3.gr",
+        "\u03c3\u03af\u03b3\u03bc\u03b1\u03c2.gr",
+        "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com",
+        "\u13e3\u13b3\u13a9.com",
+        "paral\u00b7lel.cat",
+        "\u0967\u0968.com",
+    ),
     *("b\u00fccher.de", "B\u00dcCHER.de", "xn--bcher-kva.de", "XN--BCHER-KVA.de", "stra\u00dfe.de"),
     *(
         "\u4f8b\u3048.jp",

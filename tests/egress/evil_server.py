@@ -18,7 +18,8 @@ class EvilServer:
     """Listens on a loopback address while entered. `heads` are the requests as they came.
 
     With `speaks` False it accepts connections and never says a word, nor reads one. `before_request` is what it
-    says, without waiting for a request, before it hangs up.
+    says, without waiting for a request, before it hangs up. With `hangs_up` False it says what it has to say, and
+    then neither reads nor closes: a farewell of TLS is not answered.
     """
 
     tls: ssl.SSLContext | None
@@ -26,6 +27,7 @@ class EvilServer:
     port: int = 0
     speaks: bool = True
     before_request: bytes | None = None
+    hangs_up: bool = True
     scenes: dict[str, Scene] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -47,8 +49,9 @@ class EvilServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # One turn for the transports to notice that they are closed.
-        await asyncio.sleep(0.01)
+        # A few turns for the transports to notice that they are closed.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def paths(self) -> list[str]:
         """What was asked for, in order."""
@@ -79,6 +82,9 @@ class EvilServer:
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
         await _play(self.scenes[head.split(b" ")[1].decode()], writer)
+        if not self.hangs_up:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads
+            await asyncio.sleep(60)
         # A clean end: what was sent is delivered before the connection goes.
         writer.write_eof() if writer.can_write_eof() else writer.close()
         await reader.read()

@@ -1,7 +1,6 @@
 """A process that fetches 8 times at once and tells what it cost: `python -m tests.egress.hoarder CA_FILE PORT PATH`.
 
-Prints one JSON line: how each fetch ended, by how much the peak of resident memory grew for each, and the
-longest time for which the event loop did not turn.
+Prints one JSON line: how each fetch ended, and by how much the peak of resident memory grew for each.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from tests.egress.street import policy_for
 
 _AT_ONCE: Final = 8
 _LIMIT_BYTES: Final = 20 * 1024 * 1024
-_TOTAL_S: Final = 2.0
+# Beyond what any of it takes on a busy machine: nothing here is to be ended by the clock.
+_TOTAL_S: Final = 30.0
 
 
 async def main(ca_file: Path, port: int, path: str) -> dict[str, object]:
@@ -30,27 +30,9 @@ async def main(ca_file: Path, port: int, path: str) -> dict[str, object]:
         # What is loaded and allocated once, whatever comes.
         await _fetched(egress, port, "/small")
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        lag = asyncio.create_task(_longest_stand_s())
         outcomes = await asyncio.gather(*(_fetched(egress, port, path) for _ in range(_AT_ONCE)))
-        lag.cancel()
         growth_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-    return {
-        "outcomes": outcomes,
-        "growth_mib_a_fetch": growth_kib / 1024 / _AT_ONCE,
-        "longest_stand_s": _stands[-1] if _stands else 0.0,
-    }
-
-
-_stands: list[float] = []
-
-
-async def _longest_stand_s() -> None:
-    longest_s, last_s = 0.0, asyncio.get_running_loop().time()
-    while True:
-        await asyncio.sleep(0.001)
-        now_s = asyncio.get_running_loop().time()
-        longest_s, last_s = max(longest_s, now_s - last_s), now_s
-        _stands.append(longest_s)
+    return {"outcomes": outcomes, "growth_mib_a_fetch": growth_kib / 1024 / _AT_ONCE}
 
 
 async def _fetched(egress: Egress, port: int, path: str) -> str:

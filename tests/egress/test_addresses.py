@@ -175,6 +175,7 @@ async def test_an_unknown_name_fails(here: Street) -> None:
     assert failed.value.rule == "not_found"
 
 
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # two seconds are enough to wait once
 async def test_a_slow_name_server_is_not_waited_for(here: Street) -> None:
     here.names.delay_s = 60.0
 

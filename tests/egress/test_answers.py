@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import traceback
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -154,7 +157,7 @@ async def test_it_fails_by_its_rule(here: Street, name: str, caplog: pytest.LogC
 
     with pytest.raises(EgressFailed) as failed:
         # Long enough that nothing else ends by the clock on a busy machine.
-        await here.show(scene, total_s=0.4 if rule == "timeout" else 10.0)
+        await here.show(scene, total_s=0.2 if rule == "timeout" else 10.0)
 
     assert failed.value.rule == rule
     # aiohttp asks again when a connection is closed early; the far side would see two requests for one.
@@ -210,6 +213,30 @@ async def test_a_caller_who_leaves_early_leaves_no_connection(here: Street) -> N
 
 
 @pytest.mark.parametrize(
+    "scene",
+    [
+        answer(),
+        answer(status="500 Oh"),
+        answer(GZIPPED, "Content-Encoding: gzip"),
+        raw(b"Content-Length: -1"),
+        redirect("https://127.0.0.3/"),
+        redirect("/end"),
+        OK + b"Content-Le",
+    ],
+    ids=["complete", "status", "encoding", "framing", "refused", "redirect", "timeout"],
+)
+async def test_a_far_side_that_never_hangs_up_keeps_no_connection(here: Street, scene: bytes) -> None:
+    here.server.hangs_up = False
+    here.server.scenes = {f"/{SECRET}": scene, "/end": answer()}
+
+    with contextlib.suppress(EgressFailed, EgressRefused):
+        await here.get(total_s=0.3)
+    await asyncio.sleep(0.01)
+    assert _connections_to(here.server.port) == 0
+    assert here.server.connections >= 1
+
+
+@pytest.mark.parametrize(
     ("scene", "outcome"),
     [
         (answer(), "complete"),
@@ -241,6 +268,18 @@ async def test_what_the_caller_raises_inside_is_the_caller_s(here: Street) -> No
     with pytest.raises(TimeoutError, match="mine"):
         async with here.egress.fetch(here.url(), total_s=5.0, limit_bytes=1000):
             raise TimeoutError("mine")
+
+
+def _connections_to(port: int) -> int:
+    """How many of this process's descriptors are connected to `port`."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(path.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(path.name))) as one:
+                    # Of a local socket the far side is a text.
+                    count += one.getpeername()[1:2] == (port,)
+    return count
 
 
 def _count(outcome: str) -> float:

@@ -119,6 +119,14 @@ async def test_a_redirect_to_a_forbidden_place_leads_nowhere(here: Street, locat
     assert here.touched() == 0
 
 
+async def test_a_location_of_a_fragment_alone_leads_to_the_same_query(here: Street) -> None:
+    here.server.scenes = {"/start?q=1": redirect("#part"), "/start": answer()}
+
+    with pytest.raises(EgressFailed):
+        await here.get(here.url("/start?q=1"))
+    assert set(here.server.paths()) == {"/start?q=1"}
+
+
 async def test_three_redirects_are_followed(here: Street) -> None:
     here.server.scenes = {**{f"/{n}": redirect(f"/{n + 1}") for n in range(3)}, "/3": answer()}
 
@@ -163,13 +171,13 @@ async def test_a_redirect_without_one_readable_location_fails(here: Street, scen
 
 async def test_redirects_share_one_total(here: Street) -> None:
     here.server.scenes = {
-        "/0": late(redirect("/1"), 0.4),
-        "/1": late(redirect("/2"), 0.4),
-        "/2": late(answer(), 0.4),
+        "/0": late(redirect("/1"), 0.2),
+        "/1": late(redirect("/2"), 0.2),
+        "/2": late(answer(), 0.2),
     }
 
     with pytest.raises(EgressFailed) as failed:
-        await here.get(here.url("/0"), total_s=0.9)
+        await here.get(here.url("/0"), total_s=0.45)
     assert failed.value.rule == "timeout"
 
 

@@ -95,6 +95,7 @@ async def test_a_name_server_that_refuses_is_told_apart(monkeypatch: pytest.Monk
     assert failed.value.rule == "resolve"
 
 
+@pytest.mark.asyncio(loop_factories=["uvloop"])  # two seconds are enough to wait once
 async def test_a_silent_name_server_is_given_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     async with asyncio.timeout(10.0), resolver_asking(lambda *_: None, monkeypatch) as (resolve, server):
         with pytest.raises(EgressFailed) as failed:

@@ -150,7 +150,10 @@ PNG_NAMES = [
     b"iCCP",
     b"eXIf",
     b"acTL",
+    b"fcTL",
     b"fdAT",
+    b"tEXt",
+    b"zTXt",
     b"gAMA",
     b"sBIT",
     b"ABCD",
@@ -233,6 +236,11 @@ def _attacks() -> Iterator[tuple[str, bytes]]:
     yield "png crumbs", images.png_with(png, *[(b"IDAT", b"")] * 80_000)
     yield "png profile", images.png_with(png, (b"iCCP", b"a\0\0" + b"\xff" * MIB))
     yield "png exif", images.png_with(png, (b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + bytes(MIB)))
+    yield (
+        "png exif text",
+        images.png_with(png, (b"tEXt", b"Raw profile type exif\0" + b"0 " * (MIB // 2))),
+    )
+    yield "jpeg zeros", images.jpeg_with(JPEG, images.jpeg_segment(0xFE, b""), bytes(MIB))
     yield "jpeg fill", images.jpeg_with(JPEG, b"\xff" * MIB)
     yield "jpeg fill in a scan", JPEG[:-2] + b"\xff" * MIB + b"\0\xff\xd9"
     yield "jpeg stuffing", JPEG[:-2] + b"\xff\0" * (MIB // 2) + b"\xff\xd9"

@@ -93,9 +93,7 @@ async def test_400_idempotency_key_required(customer: Customer, path: str, heade
     refused(answer, 400, "idempotency_key_required")
 
 
-@pytest.mark.parametrize(
-    "reference", ["https://example.com/a.png", {"imageUrl": "https://example.com/a.png"}]
-)
+@pytest.mark.parametrize("reference", ["http://example.com/a.png", {"imageUrl": "https://10.0.0.1/a.png"}])
 async def test_400_invalid_reference_image(customer: Customer, reference: object) -> None:
     refused(await customer.image("reference", referenceImage=reference), 400, "invalid_reference_image")
 

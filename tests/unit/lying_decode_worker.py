@@ -33,6 +33,11 @@ LIES: dict[str, tuple[bytes, bytes, int]] = {
         TRUE + words.encode(words.Refused("x" * 99, "y" * 999)) + b"\n",
         0,
     ),
+    "a full disk, when all was written": (
+        CONTENT,
+        TRUE + words.encode(words.NotWritten(28)) + b"\n",
+        0,
+    ),
     "no JSON": (CONTENT, b"\xff\xfe{{{\n", 0),
     "other JSON": (CONTENT, b'[1, {"type": "rewritten"}]\n', 0),
     "more than anybody reads": (CONTENT, TRUE + b" " * 60_000, 0),

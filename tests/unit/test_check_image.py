@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -297,6 +298,15 @@ def test_a_line_without_a_contract_takes_that_of_the_command_line(
     assert [answer["verdict"] for answer in told] == ["allow", "block"]
 
 
+def test_on_a_machine_with_many_processors_every_input_still_has_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)))
+    names = [put(tmp_path, f"{number}.png") for number in range(600)]
+    assert check("--contract", "leonardo", *names) == 0
+    assert [line["input"] for line in answers(capsys)] == list(map(str, names))
+
+
 # ---- usage ----
 
 
@@ -309,6 +319,7 @@ def test_a_line_without_a_contract_takes_that_of_the_command_line(
         ["--jsonl", "list.jsonl", "a.png"],
         ["--jsonl", "no-such-list.jsonl"],
         ["--contract", "leonardo", "--output", "/dev/null/below", "a.png"],
+        ["--contract", "leonardo", "--output", "/proc", *[__file__] * 3],
     ],
     ids=" ".join,
 )
@@ -320,6 +331,14 @@ def test_wrong_usage_is_told_in_one_sentence(
     assert told.out == ""
     assert told.err.startswith("check-image: ")
     assert told.err.count("\n") == 1
+
+
+def test_without_a_place_for_temporary_files_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert check("--contract", "leonardo", put(tmp_path, "a.png")) == 2
+    assert capsys.readouterr().err.startswith("check-image: a folder for temporary files")
 
 
 def test_a_contract_that_there_is_not_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

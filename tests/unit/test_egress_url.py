@@ -193,6 +193,9 @@ def test_the_corpus_is_read_as_it_should_be(verdict: str) -> None:
         ("https://example.com/a?q=猫", Target("https", "example.com", 443, "/a?q=%E7%8C%AB", None)),
         ("https://bücher.de/", Target("https", "xn--bcher-kva.de", 443, "/", None)),
         ("https://BÜCHER.de/", Target("https", "xn--bcher-kva.de", 443, "/", None)),
+        ("https://ΣΊΓΜΑΣ.gr/", Target("https", "xn--kxaef0b6ae.gr", 443, "/", None)),
+        ("https://xn--LS8H.la/", Target("https", "xn--ls8h.la", 443, "/", None)),
+        ("https://example.com/1\u202fAM.png", Target("https", "example.com", 443, "/1%E2%80%AFAM.png", None)),
         ("https://straße.de/", Target("https", "xn--strae-oqa.de", 443, "/", None)),
         ("https://1.1.1.1./", Target("https", "1.1.1.1", 443, "/", IPv4Address("1.1.1.1"))),
         (
@@ -224,6 +227,8 @@ def test_a_request_is_made_of_parts_in_their_plain_form(url: str, target: Target
         ("https://exam\tple.com/", "characters"),
         ("https://example.com/".ljust(LENGTH_LIMIT + 1, "a"), "too_long"),
         ("https://-a.example.com/", "host"),
+        # Before anything is encoded: that takes ten milliseconds for so many digits of Arabic.
+        ("https://" + "\u0660" * 240 + ".example.com/", "host"),
     ],
 )
 def test_each_kind_of_refusal_has_a_rule_of_its_own(url: str, rule: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -141,3 +142,23 @@ async def test_an_empty_or_missing_folder_is_swept_in_peace(store: ReferenceStor
     assert await store.sweep() == (0, 0)
     await store.check()
     assert await store.sweep() == (0, 0)
+
+
+async def test_what_is_let_go_of_while_it_is_written_does_not_come_back(
+    store: ReferenceStore, folder: Path
+) -> None:
+    part = store.new_part()
+    part.parent.mkdir(parents=True)
+
+    def write_slowly() -> None:
+        time.sleep(0.2)
+        part.write_bytes(b"a piece")
+
+    writing = asyncio.create_task(store.run(write_slowly))
+    await asyncio.sleep(0.05)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await store.discard([part])
+    await asyncio.sleep(0.3)
+    assert everything(folder) == []

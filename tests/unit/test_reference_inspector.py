@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import logging
@@ -127,6 +128,25 @@ async def test_a_link_in_the_target_s_place_is_replaced_and_not_followed(tmp_pat
         await running.inspect(put(tmp_path, PLAIN), target, EVERYTHING)
     assert victim.read_bytes() == b"precious"
     assert not target.is_symlink()
+
+
+async def test_a_disk_that_is_full_is_no_fault_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = decode_process.Descriptors.open
+
+    def full(files: decode_process.Descriptors, source: Path, target: Path) -> None:
+        opens(files, source, target)
+        device = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(device, files.opened[1])
+        os.close(device)
+
+    monkeypatch.setattr(decode_process.Descriptors, "open", full)
+    async with inspecting() as running:
+        for content in (PLAIN, images.saved("GIF")):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                await running.inspect(put(tmp_path, content), tmp_path / "target", EVERYTHING)
+    assert [path.name for path in tmp_path.iterdir()] == ["came"]
 
 
 # ---- who cannot be trusted ----

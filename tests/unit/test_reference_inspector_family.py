@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,11 @@ import uvloop
 from PIL import Image
 
 from services.chassis.errors import Kind, ServiceError
+from services.provider_pool.references import decode_process, inspector
 from services.provider_pool.references.container import ImageRefused
+from services.provider_pool.references.decode_process import Descriptors
 from services.provider_pool.references.inspector import Inspector
+from tests.unit import forkless_decode_worker
 from tests.unit.inspections import (
     EVERYTHING,
     PATIENCE_S,
@@ -66,6 +72,63 @@ async def test_an_image_past_its_deadline_is_invalid_and_nobody_goes_on_with_it(
         assert not alive(fork)
         assert [forks(pid) for pid in running.worker_pids] == [[]]
     assert deaths("deadline") == before + 1
+
+
+async def _hold_back(fork: int, run_s: float, wait_s: float) -> None:
+    """Let a process run for a little while now and then only, as where many others want the processor."""
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(fork, signal.SIGSTOP)
+            await asyncio.sleep(wait_s)
+            os.kill(fork, signal.SIGCONT)
+            await asyncio.sleep(run_s)
+
+
+async def test_a_machine_that_is_busy_with_others_is_not_the_image_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspector, "_PATIENCE_TIMES", 20)
+    async with inspecting(deadline_s=1.5) as running:
+        begun = time.monotonic()
+        examined = asyncio.create_task(running.inspect(put(tmp_path, SLOW), tmp_path / "target", EVERYTHING))
+        await _hold_back(await fork_of(running), 0.02, 0.15)
+        assert (await examined).width == 8_000
+        assert time.monotonic() - begun > 1.5
+
+
+async def test_a_decoder_that_does_nothing_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    before = deaths("deadline")
+    async with inspecting(deadline_s=1.0) as running:
+        waiting = asyncio.create_task(refusal(running, put(tmp_path, SLOW)))
+        os.kill(await fork_of(running), signal.SIGSTOP)
+        begun = time.monotonic()
+        assert await waiting == "undecodable"
+        assert time.monotonic() - begun < 3.0
+    assert deaths("deadline") == before + 1
+
+
+async def test_a_decoder_that_does_hardly_anything_is_not_waited_for_either(tmp_path: Path) -> None:
+    before = deaths("deadline")
+    async with inspecting(deadline_s=0.4) as running:
+        waiting = asyncio.create_task(refusal(running, put(tmp_path, SLOW)))
+        await _hold_back(await fork_of(running), 0.002, 0.1)
+        assert await waiting == "undecodable"
+    assert deaths("deadline") == before + 1
+
+
+async def test_a_worker_that_cannot_fork_just_now_is_no_fault_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = put(tmp_path, PLAIN), tmp_path / "target"
+    monkeypatch.setattr(decode_process, "_MODULE", forkless_decode_worker.__name__)
+    async with inspecting() as running:
+        with pytest.raises(ServiceError) as caught:
+            await running.inspect(source, target, EVERYTHING)
+        assert caught.value.kind is Kind.UNAVAILABLE
+        assert not target.exists()
+        (pid,) = running.worker_pids
+        assert (await running.inspect(source, target, EVERYTHING)).format == "png"
+        assert running.worker_pids == (pid,)
 
 
 async def test_an_image_whose_worker_is_killed_is_examined_by_another(tmp_path: Path) -> None:
@@ -219,6 +282,55 @@ async def test_whenever_somebody_leaves_nothing_stays_open(delay_s: float, tmp_p
         open_now = descriptors()
         await running.inspect(put(tmp_path, PLAIN), tmp_path / "target", EVERYTHING)
         assert descriptors() <= open_now
+
+
+async def test_who_leaves_more_than_once_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inspecting() as running:
+        source, target = put(tmp_path, PLAIN), tmp_path / "target"
+        await running.inspect(source, target, EVERYTHING)
+        target.unlink()
+        open_now, opens = descriptors(), Descriptors.open
+
+        def slowly(files: Descriptors, *paths: Path) -> None:
+            time.sleep(0.3)
+            opens(files, *paths)
+
+        monkeypatch.setattr(Descriptors, "open", slowly)
+        examined = asyncio.create_task(running.inspect(source, target, EVERYTHING))
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            examined.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await examined
+        await asyncio.sleep(0.4)
+        assert descriptors() == open_now
+        assert not target.exists()
+
+
+async def test_a_storm_of_leavers_leaves_nobody_behind(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    source = put(tmp_path, SLOW)
+    async with inspecting(workers=3) as running:
+        await running.inspect(put(tmp_path, PLAIN, "plain"), tmp_path / "target", EVERYTHING)
+        open_now = descriptors()
+        paths = [tmp_path / f"target-{number}" for number in range(60)]
+        storm = [asyncio.create_task(running.inspect(source, path, EVERYTHING)) for path in paths]
+        seen = set(running.worker_pids)
+        for task in chance.sample(storm, len(storm)):
+            await asyncio.sleep(chance.random() / 20)
+            seen.update(running.worker_pids)
+            task.cancel()
+        await asyncio.wait(storm)
+        await until(lambda: not any(alive(pid) for pid in seen.difference(running.worker_pids)))
+        assert [path for path in paths if path.exists()] == []
+        assert descriptors() <= open_now + 2
+        found = await asyncio.gather(
+            *(running.inspect(tmp_path / "plain", path, EVERYTHING) for path in paths[:9])
+        )
+        assert len(found) == 9
+        assert len(running.worker_pids) <= 3
 
 
 async def test_closing_ends_everybody_who_waits(tmp_path: Path) -> None:

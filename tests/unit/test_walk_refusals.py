@@ -50,9 +50,14 @@ def header(
 DATA = (b"IDAT", zlib.compress(bytes(52)))
 END = (b"IEND", b"")
 MAP = (b"PLTE", bytes(12))
+PLACE = (b"fcTL", bytes(26))
 
 
-def png_cases() -> list[Case]:
+def frames_of(number: int) -> tuple[bytes, bytes]:
+    return b"acTL", struct.pack(">II", number, 0)
+
+
+def png_framing_cases() -> list[Case]:
     chunks = png_chunks(PNG)
     flipped = bytearray(PNG)
     flipped[PNG.index(b"IDAT") + 9] ^= 1
@@ -81,6 +86,11 @@ def png_cases() -> list[Case]:
         ("a late palette", png_of([header(colour=3), DATA, MAP, END]), Rule.BAD_FRAMING),
         ("two palettes", png_with(PALETTE, MAP), Rule.BAD_FRAMING),
         ("late transparency", png_with(PNG, (b"tRNS", bytes(6)), before=b"IEND"), Rule.BAD_FRAMING),
+    ]
+
+
+def png_meaning_cases() -> list[Case]:
+    return [
         ("a palette for grey", png_with(images.saved("PNG", "L"), MAP), Rule.BAD_HEADER),
         (
             "a palette of odd length",
@@ -89,7 +99,6 @@ def png_cases() -> list[Case]:
         ),
         ("an empty palette", png_of([header(colour=3), (b"PLTE", b""), DATA, END]), Rule.BAD_HEADER),
         ("257 colours", png_of([header(colour=3), (b"PLTE", bytes(771)), DATA, END]), Rule.BAD_HEADER),
-        ("4 colours of 1 bit", png_of([header(depth=1, colour=3), MAP, DATA, END]), Rule.BAD_HEADER),
         (
             "too much transparency",
             png_of([header(colour=3), MAP, (b"tRNS", bytes(5)), DATA, END]),
@@ -117,7 +126,18 @@ def png_cases() -> list[Case]:
             Rule.TOO_MANY_CHUNKS,
         ),
         ("an animation", png_with(PNG, (b"acTL", bytes(8))), Rule.ANIMATED),
+        ("an animation of two frames", png_with(PNG, frames_of(2), PLACE, PLACE), Rule.ANIMATED),
+        ("two frames that are said to be one", png_with(PNG, frames_of(1), PLACE, PLACE), Rule.ANIMATED),
+        (
+            "one frame, which is not the picture",
+            png_with(png_with(PNG, frames_of(1)), PLACE, (b"fdAT", bytes(10)), before=b"IEND"),
+            Rule.ANIMATED,
+        ),
     ]
+
+
+def png_cases() -> list[Case]:
+    return [*png_framing_cases(), *png_meaning_cases()]
 
 
 # ---- JPEG ----
@@ -164,7 +184,7 @@ def jpeg_framing_cases() -> list[Case]:
         ("a length of 1", jpeg(b"\xff\xe0\0\1"), Rule.BAD_FRAMING),
         (
             "bytes between segments",
-            images.jpeg_with(JPEG, jpeg_segment(0xFE, b""), b"\0\0"),
+            images.jpeg_with(JPEG, jpeg_segment(0xFE, b""), b"\0\1"),
             Rule.BAD_FRAMING,
         ),
         ("a second SOI", jpeg(frame(), scan(), b"\xff\xd8"), Rule.BAD_FRAMING),
@@ -214,7 +234,11 @@ def jpeg_header_cases() -> list[Case]:
         ("sampling of 0", jpeg(frame(components=b"\1\x01\0"), scan()), Rule.BAD_HEADER),
         ("sampling of 5", jpeg(frame(components=b"\1\x15\0"), scan()), Rule.BAD_HEADER),
         ("a table that cannot be", jpeg(frame(components=b"\1\x11\4"), scan()), Rule.BAD_HEADER),
-        ("components of one name", jpeg(frame(components=b"\1\x11\0" * 3), scan()), Rule.BAD_HEADER),
+        (
+            "components of one name of which one is missing",
+            jpeg(frame(components=b"\1\x11\0" * 3), scan(b"\1\0" * 2)),
+            Rule.TRUNCATED,
+        ),
         ("a scan of another component", jpeg(frame(), scan(b"\2\0")), Rule.BAD_HEADER),
         ("a scan of one component twice", jpeg(frame(), scan(b"\1\0\1\0")), Rule.BAD_HEADER),
         ("a scan with table 4", jpeg(frame(), scan(b"\1\4")), Rule.BAD_HEADER),

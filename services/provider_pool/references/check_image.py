@@ -22,6 +22,7 @@ from services.provider_pool.references.container import FORMATS, HEAD_BYTES, Ima
 from services.provider_pool.references.inspector import Inspector
 
 _IMAGE_BYTES: Final = 20 * 1024 * 1024
+_WORKERS_LIMIT: Final = 4
 _ALL_FORMATS: Final = ImageLimits(FORMATS, _IMAGE_BYTES, first_frame_of_animations=True)
 
 CONTRACTS: Final = {
@@ -45,7 +46,7 @@ class _Question:
 
 
 class _UsageError(Exception):
-    """A command line, or something that it names, that is of no use."""
+    """A command line, or something that it names, that is of no use; or no place to write to."""
 
 
 class _Unreadable(Exception):
@@ -109,19 +110,23 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _output_folder(wanted: Path | None) -> Iterator[Path]:
-    if wanted is None:
-        with tempfile.TemporaryDirectory(prefix="atelier-check-image-") as name:
-            yield Path(name)
-        return
-    try:
-        wanted.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise _UsageError(f"check-image: {wanted} cannot be made: {fault.strerror}") from None
-    yield wanted
+    with contextlib.ExitStack() as stack:
+        try:
+            if wanted is None:
+                temporary = tempfile.TemporaryDirectory(prefix="atelier-check-image-")
+                folder = Path(stack.enter_context(temporary))
+            else:
+                wanted.mkdir(parents=True, exist_ok=True)
+                folder = wanted
+        except OSError as fault:
+            shown = wanted or "a folder for temporary files"
+            raise _UsageError(f"check-image: {shown} cannot be made: {fault.strerror}") from None
+        yield folder
 
 
 async def _answer(arguments: argparse.Namespace, folder: Path) -> None:
-    workers = len(os.sched_getaffinity(0))
+    # A decoder may take a gigabyte, and a container's share of the processors may be smaller than their number says.
+    workers = min(_WORKERS_LIMIT, len(os.sched_getaffinity(0)))
     checks = _Checks(Inspector(workers=workers), folder, keep=arguments.output is not None)
     # Enough to keep every worker busy while the oldest is waited for.
     answers: asyncio.Queue[asyncio.Task[dict[str, Any]] | Exception | None] = asyncio.Queue(4 * workers)
@@ -182,8 +187,14 @@ class _Reader(threading.Thread):
     async def _begin(self, question: _Question) -> None:
         task = asyncio.create_task(self._checks.verdict(question))
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._done)
         await self._answers.put(task)
+
+    def _done(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._under_way.discard(task)
+        # When the command ends early, nobody waits for the answer, and asyncio need not complain.
+        if not task.cancelled():
+            task.exception()
 
 
 class _Checks:
@@ -225,7 +236,8 @@ class _Checks:
         try:
             found = await self._inspector.inspect(question.path, target, limits)
         except OSError as fault:
-            raise _Unreadable("unreadable_file", fault.strerror or "it cannot be read") from None
+            # The image has just been read: what is wrong is no fault of its.
+            raise _UsageError(f"check-image: {self._folder} cannot be written: {fault.strerror}") from None
         answer = {
             "verdict": "allow",
             "format": found.format,

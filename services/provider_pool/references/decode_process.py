@@ -22,8 +22,8 @@ _ROOT: Final = Path(__file__).resolve().parents[3]
 _ENVIRONMENT: Final = {"PATH": os.defpath, "LANG": "C.UTF-8"}
 # It takes 0.15 s where nothing else happens. A machine so busy that this passes has other troubles.
 _START_S: Final = 20.0
-# The process enforces the deadline. This much later something is wrong with it.
-_GRACE_S: Final = 2.0
+# The process enforces the deadline. On however busy a machine, this much later something is wrong with it.
+_GRACE_S: Final = 10.0
 _GOODBYE_S: Final = 5.0
 
 
@@ -32,7 +32,7 @@ class ProcessDied(Exception):
 
 
 class CannotStart(Exception):
-    """No such process can be started here; the text says why."""
+    """No such process, or no fork of one, can be started here; the text says why."""
 
 
 @dataclass(slots=True)
@@ -122,13 +122,15 @@ class DecodeProcess:
         return self._process.returncode is None
 
     async def examine(self, order: words.Order, files: Descriptors) -> words.Ended:
-        """Have an image examined; what was said of it is then in the pipe. Raises ProcessDied."""
+        """Have an image examined; what was said of it is then in the pipe. Raises ProcessDied and CannotStart."""
         try:
             # One message on an empty socket: it never waits.
             socket.send_fds(self._control, [words.encode(order)], files.handed_over())
         except OSError as error:
             raise ProcessDied from error
-        notice = await self._notice(order.deadline_s + _GRACE_S)
+        notice = await self._notice(order.patience_s + _GRACE_S)
+        if isinstance(notice, words.Failed):
+            raise CannotStart(notice.reason)
         if not isinstance(notice, words.Ended):
             raise ProcessDied
         return notice
@@ -147,10 +149,12 @@ class DecodeProcess:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        await self._process.wait()
-        # Closed under somebody who listens, it would never wake them.
-        if not self._listens:
-            self._control.close()
+        try:
+            await self._process.wait()
+        finally:
+            # Closed under somebody who listens, it would never wake them.
+            if not self._listens:
+                self._control.close()
 
     async def _greet(self) -> None:
         try:

@@ -11,13 +11,17 @@ LINE_BYTES: Final = 4096
 
 
 class Order(msgspec.Struct, frozen=True):
-    """From the pool, with three descriptors: of the image, of the file to write, of the pipe for words."""
+    """From the pool, with three descriptors: of the image, of the file to write, of the pipe for words.
+
+    `deadline_s` is what a fork may take of a processor; `patience_s`, on the wall clock, ends it on however busy a machine.
+    """
 
     formats: frozenset[str]
     bytes: int
     first_frame_of_animations: bool
     file_bytes: int
     deadline_s: float
+    patience_s: float
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -27,7 +31,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """From a process that cannot be forked from, and ends."""
+    """From a process that cannot be forked from: for good, and it ends, or just now, in answer to an order."""
 
     reason: str
 
@@ -57,13 +61,19 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     detail: str
 
 
+class NotWritten(msgspec.Struct, frozen=True, tag="not_written"):
+    """From a fork: the file took no more bytes, which is the disk's doing and not the image's."""
+
+    errno: int
+
+
 class Decoded(msgspec.Struct, frozen=True, tag="decoded"):
     """From a fork, last: the decoder had nothing to complain of."""
 
     spent_s: float
 
 
-Word = Rewritten | Refused | Decoded
+Word = Rewritten | Refused | NotWritten | Decoded
 Notice = Ready | Failed | Ended
 
 order: Final = msgspec.json.Decoder(Order)

@@ -24,6 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from services.provider_pool.references import jpeg_data, png_data
 from services.provider_pool.references.container import (
     PIXELS_LIMIT,
     ImageLimits,
@@ -32,8 +33,7 @@ from services.provider_pool.references.container import (
     Walked,
     walk,
 )
-from services.provider_pool.references.decode_words import Decoded, Refused, Rewritten, Word
-from services.provider_pool.references.png_data import check_data
+from services.provider_pool.references.decode_words import Decoded, NotWritten, Refused, Rewritten, Word
 
 __all__ = ["examine", "refusal", "warm_up"]
 
@@ -61,6 +61,14 @@ _LIKENESSES: Final = {
 _PNG_LEVEL: Final = 1
 
 
+class _TargetFailed(Exception):
+    """The file cannot be written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
+
+
 def warm_up() -> None:
     """Load everything that a decode loads when it first happens; nothing can be loaded in the jail."""
     warnings.simplefilter("error")
@@ -84,7 +92,7 @@ def examine(content: mmap | bytes, limits: ImageLimits, target: int, say: Say) -
 
     What was written is told, with its hash, before a decoder runs, and cannot be changed afterwards. Where there is nothing
     to rewrite, a PNG of the first frame is written instead, which is a decoder's work and therefore to be examined anew.
-    Raises ImageRefused.
+    Raises ImageRefused, and whatever a decoder raises.
     """
     begun = time.perf_counter()
     walked = walk(content, limits)
@@ -99,17 +107,19 @@ def examine(content: mmap | bytes, limits: ImageLimits, target: int, say: Say) -
         say(_rewritten(walked, whole, begun))
         begun = time.perf_counter()
         if walked.format == "png":
-            check_data(whole)
-        _decode(whole, walked)
+            png_data.check_data(whole)
+        decoded = _decode(whole, walked)
+        if walked.format == "jpeg":
+            jpeg_data.check_data(whole, decoded)
     say(Decoded(time.perf_counter() - begun))
 
 
-def refusal(error: BaseException) -> Refused:
+def refusal(error: BaseException) -> Refused | NotWritten:
     """The word for what was raised; whatever a decoder raises means that the image cannot be decoded."""
+    if isinstance(error, _TargetFailed):
+        return NotWritten(error.errno)
     if isinstance(error, ImageRefused):
         return Refused(error.rule, str(error).partition(": ")[2])
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return Refused(Rule.TOO_MANY_BYTES, "as a PNG, it is many times as large")
     return Refused(Rule.UNDECODABLE, type(error).__name__)
 
 
@@ -127,9 +137,14 @@ def _rewritten(walked: Walked, whole: bytes | None, begun: float) -> Rewritten:
 
 def _write(target: int, content: bytes) -> None:
     left = memoryview(content)
-    while left:
-        left = left[os.write(target, left) :]
-    os.close(target)
+    try:
+        while left:
+            left = left[os.write(target, left) :]
+        os.close(target)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ImageRefused(Rule.TOO_MANY_BYTES, "as a PNG, it is many times as large") from None
+        raise _TargetFailed(error.errno or errno.EIO) from None
 
 
 def _decode(content: bytes | mmap, walked: Walked) -> Image.Image:

@@ -39,6 +39,15 @@ def orientation(block: memoryview) -> int:
     return UPRIGHT
 
 
+def orientation_in_text(text: bytes) -> int:
+    """The orientation in EXIF that is written in hexadecimal, behind the words for its kind and its length."""
+    digits = b"".join(text.split()[2:])
+    try:
+        return orientation(memoryview(bytes.fromhex(digits[: len(digits) // 2 * 2].decode("ascii"))))
+    except ValueError:
+        return UPRIGHT
+
+
 def _value(order: str, kind: int, number: int, value: bytes) -> int:
     if number != 1 or kind not in {_SHORT, _LONG}:
         return UPRIGHT

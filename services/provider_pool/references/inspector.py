@@ -24,6 +24,7 @@ from services.provider_pool.references.decode_process import (
     Descriptors,
     ProcessDied,
 )
+from services.provider_pool.references.disk_work import to_its_end
 
 __all__ = ["Inspected", "Inspector", "default_workers"]
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 3.0
-"""For one image on the wall clock. The largest that the limits let through take about half of it."""
+"""Of processor time for one image. The largest that the limits let through take about half of it."""
 
 QUEUE_LIMIT: Final = 100
 """Images that wait. At 25 ms each a caller waits seconds at worst; more would wait longer than anybody does."""
@@ -48,6 +49,12 @@ _TAG_BYTES: Final = 4096
 # A PNG of a frame that was coded with loss can be many times as large as what came. Four times what may come is more than
 # any provider takes.
 _DRAWN_TIMES: Final = 4
+
+# An image waits for a processor where others want it too: seven processes on two cores were measured to take four times as
+# long as one. More than this is more than a caller waits.
+_PATIENCE_TIMES: Final = 4
+# More at once would need more memory than a small machine has: a decoder may take a gigabyte.
+_WORKERS_LIMIT: Final = 8
 
 _RULES: Final = frozenset(Rule)
 _TYPES: Final = {
@@ -78,8 +85,8 @@ _WAITING: Final = Histogram(
 
 
 def default_workers() -> int:
-    """One worker less than there are processors, so that the services keep one; at least one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    """One worker less than there are processors, so that the services keep one; at least one, at most eight."""
+    return max(1, min(_WORKERS_LIMIT, len(os.sched_getaffinity(0)) - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,8 @@ class Inspector:
     async def inspect(self, source: Path, target: Path, limits: ImageLimits) -> Inspected:
         """Write what may be kept of `source` to `target`, which is there afterwards only if the image is taken.
 
-        Raises ImageRefused; OSError where a file cannot be opened; ServiceError: RESOURCE_EXHAUSTED (the queue is full),
-        UNAVAILABLE (no process can be started, or this one closes).
+        Raises ImageRefused; OSError where a file cannot be opened or written; ServiceError: RESOURCE_EXHAUSTED (the queue is
+        full), UNAVAILABLE (no process can be started, or this one closes).
         """
         if self._pending >= self._limit:
             raise errors.too_busy()
@@ -160,22 +167,22 @@ class Inspector:
                 if found.sha256 is not None:
                     return _inspected(found.format, found)
                 # A decoder drew it. As any other image of unknown origin, it is now walked and rewritten itself.
-                await _to_its_end(target.replace, drawing)
+                await _in_a_thread(target.replace, drawing)
                 drawn = ImageLimits(frozenset({"png"}), _DRAWN_TIMES * limits.bytes)
                 rewritten = await self._examined(drawing, target, drawn)
                 if rewritten.sha256 is None:
                     raise ImageRefused(Rule.UNDECODABLE, "a drawing of a drawing")
-                await _to_its_end(_remove, drawing)
+                await _in_a_thread(_remove, drawing)
                 return _inspected(found.format, rewritten)
         except BaseException:
-            await _to_its_end(_remove, target, drawing)
+            await _in_a_thread(_remove, target, drawing)
             raise
 
     async def _examined(self, source: Path, target: Path, limits: ImageLimits) -> words.Rewritten:
         order = self._order(limits)
         for _ in range(_TRIES):
             with Descriptors() as files:
-                await _to_its_end(files.open, source, target)
+                await _in_a_thread(files.open, source, target)
                 worker = await self._take_worker()
                 try:
                     ended = await worker.examine(order, files)
@@ -185,12 +192,15 @@ class Inspector:
                         _DEATHS.labels("worker").inc()
                         log.warning("decode_worker.died")
                     continue
+                except CannotStart as error:
+                    self._put_back(worker)
+                    raise _unusable(error) from None
                 except BaseException:
                     await self._bury(worker)
                     raise
                 self._put_back(worker)
-                found = _judged(files.told(), ended, self._deadline_s)
-            if found.sha256 is not None and not await _to_its_end(_is_as_told, target, found):
+                found = _judged(files.told(), ended, order.patience_s)
+            if found.sha256 is not None and not await _in_a_thread(_is_as_told, target, found):
                 log.error("reference.changed_after_rewriting")
                 raise ImageRefused(Rule.UNDECODABLE, "the rewritten file was changed")
             return found
@@ -205,6 +215,7 @@ class Inspector:
             limits.first_frame_of_animations,
             most + _TAG_BYTES,
             self._deadline_s,
+            _PATIENCE_TIMES * self._deadline_s,
         )
 
     async def _take_worker(self) -> DecodeProcess:
@@ -220,8 +231,7 @@ class Inspector:
         try:
             worker = await DecodeProcess.start()
         except CannotStart as error:
-            log.error("decode_worker.cannot_start", extra={"reason": str(error)})  # noqa: TRY400  # its reason is told
-            raise errors.references_unusable() from None
+            raise _unusable(error) from None
         self._busy.add(worker)
         try:
             self._check_open()
@@ -264,8 +274,13 @@ class Inspector:
             self._busy.discard(worker)
 
 
-def _judged(said: bytes, ended: words.Ended, deadline_s: float) -> words.Rewritten:
-    """What a fork found. Raises ImageRefused."""
+def _unusable(error: CannotStart) -> ServiceError:
+    log.error("decode_worker.cannot_start", extra={"reason": str(error)})
+    return errors.references_unusable()
+
+
+def _judged(said: bytes, ended: words.Ended, longest_s: float) -> words.Rewritten:
+    """What a fork found. Raises ImageRefused, and OSError if it could not write the file."""
     if ended.code != 0:
         _DEATHS.labels("deadline" if ended.late else "fork").inc()
         log.warning("reference.decoder_died", extra={"returncode": ended.code, "late": ended.late})
@@ -274,14 +289,16 @@ def _judged(said: bytes, ended: words.Ended, deadline_s: float) -> words.Rewritt
     if isinstance(verdict, words.Refused):
         # A decoder that was taken over may say anything: it gets no words of its own into a metric.
         raise ImageRefused(verdict.rule if verdict.rule in _RULES else Rule.UNDECODABLE, verdict.detail[:200])
-    if found is None or verdict is None:
+    if isinstance(verdict, words.NotWritten) and (found is None or found.sha256 is None):
+        raise OSError(verdict.errno, os.strerror(verdict.errno))
+    if found is None or not isinstance(verdict, words.Decoded):
         raise ImageRefused(Rule.UNDECODABLE, "the decoder said nothing")
     _SECONDS.labels("walk").observe(found.spent_s)
-    _SECONDS.labels("decode").observe(min(max(verdict.spent_s, 0.0), deadline_s))
+    _SECONDS.labels("decode").observe(min(max(verdict.spent_s, 0.0), longest_s))
     return found
 
 
-def _read(said: bytes) -> tuple[words.Rewritten | None, words.Decoded | words.Refused | None]:
+def _read(said: bytes) -> tuple[words.Rewritten | None, words.Word | None]:
     """The first word, if that is what was written; and what came last."""
     try:
         told = [words.words.decode(line) for line in said.splitlines()]
@@ -316,11 +333,5 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-async def _to_its_end(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Do disk work in a thread. Who is cancelled waits for it: what it opens or makes is then known."""
-    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
+async def _in_a_thread(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    return await to_its_end(asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named)))

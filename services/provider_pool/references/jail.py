@@ -23,7 +23,7 @@ MEMORY_BYTES: Final = 1024**3
 """Of address space. The hungriest that the limits let through, a WebP of 50 megapixels with alpha, was measured at 850 MiB."""
 
 CPU_S: Final = 5
-"""Processor time for one image. The wall deadline is shorter; this holds even if nobody is left to enforce that."""
+"""Processor time for one image. The deadline is shorter; this holds even if nobody is left to enforce that."""
 
 NOBODY: Final = 65_534
 """The user and group that own nothing on any system that we know."""

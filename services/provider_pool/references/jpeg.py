@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -42,7 +43,8 @@ _DROPPED: Final = {
     _DNL,
 }  # DNL: the height is in the frame header, and decoders go by that
 
-_FILL: Final = re.compile(rb"\xff+")
+# Some cameras round segments up with zeros, and decoders go over them.
+_FILL: Final = re.compile(rb"\x00*+\xff+")
 # A marker inside picture data: FF that is followed neither by a stuffed zero, nor a restart, nor another FF. One pair at
 # a time, so that a run of FF costs no more than its length.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -77,7 +79,7 @@ def walk(view: memoryview, limits: ImageLimits) -> Walked:
 
 
 def _marker(view: memoryview, at: int) -> tuple[int, int]:
-    """The marker at `at`, and where what belongs to it starts. Any number of FF may stand before it."""
+    """The marker at `at`, and where what belongs to it starts. Any number of zeros and FF may stand before it."""
     fill = _FILL.match(view, at)
     if fill is None:
         if at >= len(view):
@@ -115,8 +117,9 @@ class _Picture:
         self._view = view
         self._kept = Pieces(view)
         self._frame = 0
-        self._components: set[int] = set()
-        self._scanned: set[int] = set()
+        # Counted, for there are encoders that give all components one name.
+        self._components: Counter[int] = Counter()
+        self._scanned: Counter[int] = Counter()
         self._scans = 0
         self._jfif: bytes | None = None
         self._adobe: bytes | None = None
@@ -209,12 +212,10 @@ class _Picture:
         if len(data) != 6 + 3 * number:
             raise ImageRefused(Rule.BAD_FRAMING, "a frame header of another length than its components")
         check_size(self.width, self.height, number)
-        for identity, sampling, table in struct.iter_unpack("BBB", data[6:]):
+        for _, sampling, table in struct.iter_unpack("BBB", data[6:]):
             if not 1 <= sampling >> 4 <= 4 or not 1 <= sampling & 15 <= 4 or table > 3:
                 raise ImageRefused(Rule.BAD_HEADER, "a component's sampling or table")
-            self._components.add(identity)
-        if len(self._components) != number:
-            raise ImageRefused(Rule.BAD_HEADER, "two components of one name")
+        self._components = Counter(data[6::3])
 
     def take_scan(self, data: memoryview) -> None:
         if not self._frame:
@@ -225,9 +226,9 @@ class _Picture:
         number = data[0] if data else 0
         if not 1 <= number <= 4 or len(data) != 4 + 2 * number:
             raise ImageRefused(Rule.BAD_FRAMING, "a scan header of another length than its components")
-        chosen = set(data[1 : 1 + 2 * number : 2])
+        chosen = Counter(data[1 : 1 + 2 * number : 2])
         tables = set(data[2 : 2 + 2 * number : 2])
-        if len(chosen) != number or not chosen <= self._components or any(t & 0xCC for t in tables):
+        if not chosen <= self._components or any(t & 0xCC for t in tables):
             raise ImageRefused(Rule.BAD_HEADER, "a scan of components or tables that there are not")
         first, last, approximation = data[-3:]
         if self._frame == _PROGRESSIVE and not (

@@ -20,6 +20,7 @@ from services.provider_pool.references.walked import (
     Walked,
     check_animated,
     check_size,
+    starts,
 )
 
 _SIGNATURE_BYTES: Final = 8
@@ -51,6 +52,10 @@ _TRANSPARENT: Final = {_GREY: 2, _COLOUR: 6}
 
 _PROFILE_NAME_LIMIT: Final = 79
 _PROFILE_NAME: Final = b"ICC\0\0"  # a name of our own, and the one compression there is
+# Where ImageMagick and exiv2 have put EXIF since before there was a chunk for it.
+_EXIF_KEYWORD: Final = b"Raw profile type exif\0"
+# The orientation is among the first hundreds of bytes; whole EXIF is at most twice this.
+_EXIF_TEXT_LIMIT: Final = 65_536
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -112,7 +117,6 @@ class _Picture:
     """What is known and kept of a file while its chunks go by."""
 
     def __init__(self, view: memoryview, header: _Header) -> None:
-        self.animated = False
         self._view = view
         self._header = header
         self._before: list[memoryview | bytes] = [view[:_SIGNATURE_BYTES]]
@@ -124,6 +128,10 @@ class _Picture:
         self._last = b""
         self._palette_entries = 0
         self._orientation: int | None = None
+        self._text_orientation: int | None = None
+        self._announced_frames = 0
+        self._frames = 0
+        self._picture_is_frame = False
 
     def take(self, name: bytes, start: int, end: int) -> None:
         """The next chunk. Raises ImageRefused where it may not stand, or is critical and unknown."""
@@ -139,18 +147,32 @@ class _Picture:
         self._seen.add(name)
         self._last = name
 
+    @property
+    def animated(self) -> bool:
+        """Whether there is more than the picture to be seen. An animation may have one frame, which is the picture."""
+        one = self._announced_frames == self._frames == 1 and self._picture_is_frame
+        return b"acTL" in self._seen and not one
+
     def check_whole(self) -> None:
         """Raises ImageRefused where the file has ended without a picture."""
         if not self._data_bytes:
             raise ImageRefused(Rule.TRUNCATED, "no picture data")
 
     def pieces(self) -> tuple[memoryview | bytes, ...]:
-        turned = self._orientation or exif.UPRIGHT
+        turned = self._orientation or self._text_orientation or exif.UPRIGHT
         extra = [] if turned == exif.UPRIGHT else [_chunk(b"eXIf", exif.only(turned))]
         return (*self._before, *extra, *self._data.views(), _END)
 
     def _keep(self, start: int, end: int) -> None:
         self._before.append(self._view[start - 8 : end + 4])
+
+    def _keep_entries(self, name: bytes, start: int, end: int, entry_bytes: int) -> None:
+        """Keeps of a chunk as many entries as a sample can name. Some encoders write 256, whatever the depth."""
+        nameable = start + (entry_bytes << self._header.depth)
+        if end <= nameable:
+            self._keep(start, end)
+        else:
+            self._before.append(_chunk(name, bytes(self._view[start:nameable])))
 
     def _once(self, name: bytes, *before: bytes) -> None:
         if name in self._seen or any(other in self._seen for other in before):
@@ -167,10 +189,8 @@ class _Picture:
             raise ImageRefused(Rule.BAD_HEADER, "a palette that does not belong to the header")
         if self._header.colour != _PALETTE:
             return  # advice for displays of 256 colours
-        if entries > 1 << self._header.depth:
-            raise ImageRefused(Rule.BAD_HEADER, "more palette entries than a sample can name")
         self._palette_entries = entries
-        self._keep(start, end)
+        self._keep_entries(name, start, end, 3)
 
     def take_data(self, name: bytes, start: int, end: int) -> None:
         if name in self._seen and self._last != name:
@@ -195,7 +215,10 @@ class _Picture:
         sound = 1 <= length <= self._palette_entries if colour == _PALETTE else length == _TRANSPARENT[colour]
         if not sound:
             raise ImageRefused(Rule.BAD_HEADER, "tRNS does not belong to the header")
-        self._keep(start, end)
+        if colour == _PALETTE:
+            self._keep_entries(name, start, end, 1)
+        else:
+            self._keep(start, end)
 
     def take_shown(self, name: bytes, start: int, end: int) -> None:
         expected = _SIGNIFICANT_BITS[self._header.colour] if name == b"sBIT" else _SHOWN[name]
@@ -214,9 +237,18 @@ class _Picture:
         if self._orientation is None:
             self._orientation = exif.orientation(self._view[start:end])
 
+    def take_text(self, name: bytes, start: int, end: int) -> None:
+        if self._text_orientation is None and (text := _exif_text(name, self._view[start:end])) is not None:
+            self._text_orientation = exif.orientation_in_text(text)
+
+    # The frames of an animation go; what stays is the default image, which every decoder of single pictures shows.
+
     def take_animation(self, name: bytes, start: int, end: int) -> None:
-        # Its frames go; what stays is the default image, which every decoder of single pictures shows.
-        self.animated = True
+        self._announced_frames = int.from_bytes(self._view[start : min(end, start + 4)], "big")
+
+    def take_frame(self, name: bytes, start: int, end: int) -> None:
+        self._frames += 1
+        self._picture_is_frame |= b"IDAT" not in self._seen
 
 
 # Outside the class: bound methods kept by an instance would be a circle, and hold on to the file until it is collected.
@@ -229,6 +261,9 @@ _HANDLERS: Final[dict[bytes, Callable[[_Picture, bytes, int, int], None]]] = {
     b"iCCP": _Picture.take_profile,
     b"eXIf": _Picture.take_orientation,
     b"acTL": _Picture.take_animation,
+    b"fcTL": _Picture.take_frame,
+    b"tEXt": _Picture.take_text,
+    b"zTXt": _Picture.take_text,
     b"sBIT": _Picture.take_shown,
     **dict.fromkeys(_SHOWN, _Picture.take_shown),
 }
@@ -246,6 +281,19 @@ def _profile(data: memoryview) -> bytes | None:
     except zlib.error:
         return None
     return icc.sound(profile) if inflating.eof else None
+
+
+def _exif_text(name: bytes, data: memoryview) -> bytes | None:
+    """The start of a text that holds EXIF, inflated within its limit; None for any other text."""
+    if not starts(data, _EXIF_KEYWORD):
+        return None
+    text = data[len(_EXIF_KEYWORD) :][:_EXIF_TEXT_LIMIT]
+    if name == b"tEXt":
+        return bytes(text)
+    try:
+        return zlib.decompressobj().decompress(text[1:], _EXIF_TEXT_LIMIT) if starts(text, b"\0") else b""
+    except zlib.error:
+        return b""
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

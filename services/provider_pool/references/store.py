@@ -18,6 +18,7 @@ import msgspec
 
 from services.chassis.ids import new_id
 from services.provider_pool.adapters.interface import ReferenceFile, Strength
+from services.provider_pool.references.disk_work import to_its_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,9 +120,9 @@ class ReferenceStore:
         self._disk.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Do disk work in one of the threads."""
+        """Do disk work in one of the threads; it is done, or was never begun, when this returns or raises."""
         call = functools.partial(work, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._disk, call)
+        return await to_its_end(asyncio.get_running_loop().run_in_executor(self._disk, call))
 
 
 def _checked(name: str) -> str:

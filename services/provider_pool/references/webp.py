@@ -107,14 +107,14 @@ def _take(file: _File, name: bytes, data: memoryview, limits: ImageLimits) -> No
     """The next chunk. What the header does not announce is not there for decoders, nor for us."""
     if name == b"VP8X":
         _take_header(file, data, limits)
-    elif name == b"ALPH" or name in _PICTURES:
+    elif name in _PICTURES or (name == b"ALPH" and file.flags & _HAS_ALPHA):
         _take_picture(file.picture, name, data)
     elif name in _ANIMATION:
         if not file.flags & _HAS_ANIMATION:
             raise ImageRefused(Rule.BAD_FRAMING, "frames of an animation in a single picture")
         if name == b"ANMF":
             _take_frame(file, data)
-    elif name == b"ICCP" and file.flags & _HAS_PROFILE and file.profile is None and not file.picture.name:
+    elif name == b"ICCP" and file.flags & _HAS_PROFILE and file.profile is None:
         file.profile = icc.sound(bytes(data)) if len(data) <= PROFILE_LIMIT_BYTES else None
     elif name == b"EXIF" and file.flags & _HAS_EXIF and file.orientation is None:
         file.orientation = exif.orientation(data)
@@ -205,8 +205,11 @@ def _animated(file: _File) -> Walked:
 def _pieces(file: _File) -> tuple[memoryview | bytes, ...]:
     picture = file.picture
     assert picture.data is not None
+    if file.canvas is None:
+        return _riff(_chunk(picture.name, picture.data))
     turned = file.orientation or exif.UPRIGHT
-    flags = _HAS_ALPHA if picture.transparent else 0
+    # Decoders go by this flag, and not by the picture.
+    flags = file.flags & _HAS_ALPHA
     parts: list[memoryview | bytes] = []
     if file.profile is not None:
         flags |= _HAS_PROFILE
@@ -217,9 +220,13 @@ def _pieces(file: _File) -> tuple[memoryview | bytes, ...]:
     if turned != exif.UPRIGHT:
         flags |= _HAS_EXIF
         parts += _chunk(b"EXIF", exif.only(turned))
-    if picture.alpha is not None or flags & ~_HAS_ALPHA:
+    if picture.alpha is not None or flags != (_HAS_ALPHA if picture.transparent else 0):
         size = (picture.width - 1).to_bytes(3, "little") + (picture.height - 1).to_bytes(3, "little")
         parts = [*_chunk(b"VP8X", bytes((flags, 0, 0, 0)) + size), *parts]
+    return _riff(parts)
+
+
+def _riff(parts: list[memoryview | bytes]) -> tuple[memoryview | bytes, ...]:
     return (b"RIFF" + (4 + sum(map(len, parts))).to_bytes(4, "little") + b"WEBP", *parts)
 
 

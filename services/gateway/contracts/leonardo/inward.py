@@ -29,7 +29,7 @@ _VIDEO_PIXELS: Final = {
     "9:16_SMALL": (720, 1280),
 }
 REFERENCE_LIMITS: Final = ReferenceLimits(
-    images=1, formats=("jpeg", "png", "webp"), first_frame_of_animations=False
+    field="referenceImage", images=1, formats=("jpeg", "png", "webp"), first_frame_of_animations=False
 )
 _STRENGTHS: Final[dict[Strength, pb.Reference.Strength.ValueType]] = {
     "LOW": pb.Reference.STRENGTH_LOW,

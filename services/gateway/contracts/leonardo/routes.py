@@ -252,7 +252,6 @@ CONTRACT: Final = Contract(
             generate_image,
             _IMAGE,
             creates=True,
-            inline_media=True,
             deadline_s=CREATE_DEADLINE_S,
         ),
         Route(
@@ -262,7 +261,6 @@ CONTRACT: Final = Contract(
             generate_video,
             _VIDEO,
             creates=True,
-            inline_media=True,
             deadline_s=CREATE_DEADLINE_S,
         ),
         Route("getJob", "GET", "/v1/jobs/{jobId}", get_job, _STATUS),
