@@ -56,8 +56,8 @@ _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?", re.ASCII)
 # and ICANN know to be used inside networks, and the habits of routers, clusters and clouds.
 _SPECIAL_SUFFIXES: Final = frozenset(
     {
-        # the registry; every other entry of it lies under `arpa`
-        *("alt", "arpa", "example", "invalid", "local", "localhost", "onion", "test"),
+        # the registry; every other entry of it lies under `arpa`, but for `example`, a name like any other that nobody has
+        *("alt", "arpa", "invalid", "local", "localhost", "onion", "test"),
         # inside networks
         *("corp", "domain", "home", "intern", "internal", "internet", "intranet", "lan", "localdomain"),
         *("localdomain4", "localdomain6", "localhost4", "localhost6", "localnet", "mail", "private"),

@@ -257,7 +257,7 @@ def _names() -> Iterator[Case]:
             "wiki.intranet",
             "db.private",
         ),
-        *("a.localdomain", "a.domain", "a.workgroup", "a.mail", "a.test", "a.invalid", "a.example", "a.alt"),
+        *("a.localdomain", "a.domain", "a.workgroup", "a.mail", "a.test", "a.invalid", "a.alt"),
         *(
             "facebookcorewwwi.onion",
             "a.i2p",
@@ -353,6 +353,7 @@ _HONEST_TAILS = (
 )
 _HONEST_HOSTS = (
     *("example.com", "EXAMPLE.COM", "Example.Com.", "example.com:443", "example.net", "example.org", "a.co"),
+    "pictures.example",
     # Registries that allow more than IDNA 2008 does: what is registered is the A-label.
     *("xn--ls8h.la", "xn--i-7iq.ws", "XN--LS8H.LA"),
     # A final sigma, a joiner that Persian needs, and letters whose plain form are capitals.
