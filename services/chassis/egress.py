@@ -53,6 +53,8 @@ class _Trail:
     """What may be told of a fetch: its host, never its path, and how it ended."""
 
     host: str = ""
+    # It waits, and not because its own host is slow.
+    is_behind_others: bool = False
     outcome: str = "abandoned"
 
 
@@ -128,7 +130,7 @@ class Egress:
         with _told(trail):
             target = parse(url, self._policy)
             trail.host = target.host
-            await self._pinned(target)
+            await self._pinned(target, trail)
 
     @asynccontextmanager
     async def _fetch(self, url: str, total_s: float, limit_bytes: int) -> AsyncIterator[Arriving]:
@@ -144,14 +146,14 @@ class Egress:
                     raise
             else:
                 return
-            raise EgressFailed("timeout")
+            raise EgressFailed("busy" if trail.is_behind_others else "timeout")
 
     async def _follow(self, url: str, open_now: AsyncExitStack, trail: _Trail) -> aiohttp.ClientResponse:
         """The first answer that is no redirect. It stays open until `open_now` is closed."""
         for _ in range(_REDIRECTS_LIMIT + 1):
             target = parse(url, self._policy)
             trail.host = target.host
-            response = await open_now.enter_async_context(self._answer(target))
+            response = await open_now.enter_async_context(self._answer(target, trail))
             if response.status not in _REDIRECTS:
                 return response
             url = _joined(target, response.headers.getall("Location", []))
@@ -161,26 +163,37 @@ class Egress:
         raise EgressFailed("redirects")
 
     @asynccontextmanager
-    async def _answer(self, target: Target) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, target: Target, trail: _Trail) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._tls is None:
             raise RuntimeError("an Egress is entered before it fetches")
-        pinned = await self._pinned(target)
+        pinned = await self._pinned(target, trail)
         places = frozenset({target.host, *map(at_address, pinned.addresses)})
-        async with self._connections.taken(places), answer_to_get(pinned, self._tls) as response:
+        async with (
+            _place(self._connections, places, trail),
+            answer_to_get(pinned, self._tls) as response,
+        ):
             yield response
 
-    async def _pinned(self, target: Target) -> Pinned:
+    async def _pinned(self, target: Target, trail: _Trail) -> Pinned:
         """Resolves once and judges every answer: one that is refused refuses all."""
-        addresses = await self._addresses(target)
+        addresses = await self._addresses(target, trail)
         for address in addresses:
             self._policy.check_address(address, target.port, target.scheme)
         return Pinned(target, tuple(addresses[:_ADDRESSES_LIMIT]), self._policy)
 
-    async def _addresses(self, target: Target) -> list[IPv4Address | IPv6Address]:
+    async def _addresses(self, target: Target, trail: _Trail) -> list[IPv4Address | IPv6Address]:
         if target.literal is not None:
             return [target.literal]
-        async with self._lookups.taken(frozenset({target.host})):
+        async with _place(self._lookups, frozenset({target.host}), trail):
             return await addresses_of(self._resolve, target.host)
+
+
+@asynccontextmanager
+async def _place(places: Places, keys: frozenset[str], trail: _Trail) -> AsyncIterator[None]:
+    trail.is_behind_others = places.has_place_at(trail.host)
+    async with places.taken(keys):
+        trail.is_behind_others = False
+        yield
 
 
 def _judged(response: aiohttp.ClientResponse, limit_bytes: int, trail: _Trail) -> Arriving:

@@ -45,6 +45,10 @@ class Places:
         finally:
             self._give_back(keys)
 
+    def has_place_at(self, key: str) -> bool:
+        """Whether it is not for `key` itself, if somebody who wants a place there has to wait."""
+        return self._taken[key] < _places_at(key)
+
     async def _wait(self, keys: frozenset[str]) -> None:
         if len(self._waiting) >= _WAITING_IN_ALL or any(
             self._waited_for[key] >= _WAITING_FOR_ONE for key in keys
@@ -64,7 +68,7 @@ class Places:
             self._forget(self._waited_for, keys)
 
     def _fits(self, keys: frozenset[str]) -> bool:
-        return self._in_all < _IN_ALL and all(self._taken[key] < _places_at(key) for key in keys)
+        return self._in_all < _IN_ALL and all(map(self.has_place_at, keys))
 
     def _take(self, keys: frozenset[str]) -> None:
         self._in_all += 1

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from services.chassis import call_context
-from services.chassis.errors import ServiceError
+from services.chassis.errors import Kind, ServiceError
 from services.chassis.service_link import ServiceLink
+from services.gateway import errors
 from services.gateway.auth import Caller
 from services.gen.billing.v1 import billing_pb2, billing_pb2_grpc
 from services.gen.jobs.v1 import jobs_pb2, jobs_pb2_grpc
@@ -127,7 +128,30 @@ class Backends:
     async def stage_reference(self, parts: AsyncIterator[provider_pool_pb2.StageReferenceRequest]) -> str:
         """Has the pool check and keep an image; answers its id. Raises REFERENCE_REFUSED, whose rule is metadata."""
         left_s = call_context.remaining_s(default=_STAGE_TIMEOUT_S + _CREATE_S) - _CREATE_S
-        answer = await self._pool_stub.StageReference(parts, timeout=max(0.0, min(left_s, _STAGE_TIMEOUT_S)))
+        if left_s <= 0:
+            raise errors.overloaded()
+        whole = False
+
+        async def written() -> AsyncIterator[provider_pool_pb2.StageReferenceRequest]:
+            nonlocal whole
+            async for part in parts:
+                yield part
+            whole = True
+
+        try:
+            timeout_s = min(left_s, _STAGE_TIMEOUT_S)
+            answer = await self._pool_stub.StageReference(written(), timeout=timeout_s)
+        except ServiceError as error:
+            if error.kind is Kind.INTERNAL and not whole:
+                # A call that ends while a piece is being written ends so, whatever the far side said of it.
+                raise errors.overloaded() from error
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # gRPC cancels a call by itself when it ends while a piece is being written.
+            raise errors.overloaded() from None
         return answer.reference_id
 
     def drop_references(self, reference_ids: Sequence[str]) -> None:

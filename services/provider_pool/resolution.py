@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from services.chassis.clock import Clock
 from services.provider_pool import codec, meters, outcomes
 from services.provider_pool.accounts import Accounts
-from services.provider_pool.adapters.interface import Context, Feature, ProviderError, TaskRef
+from services.provider_pool.adapters.interface import (
+    Context,
+    Feature,
+    InvalidRequest,
+    Prepared,
+    ProviderError,
+    TaskRef,
+)
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
@@ -96,23 +103,31 @@ class Resolution:
         return await self._give_up(attempt) if is_over else Resolved(attempt, _ASK_AGAIN_MS)
 
     async def _listed(self, attempt: Attempt) -> Sequence[TaskRef]:
-        adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
-        generation = codec.read_generation(attempt.generation)
-        spec = self._catalog.spec(attempt.provider, generation.model)
-        if spec is None:
+        prepared = await self._question(attempt)
+        if prepared is None:
             return []
-        files = await self._files(attempt.job_id, generation)
-        there = [file for file in files if file is not None]
-        if len(there) < len(files):
-            # What is gone cannot be compared; what is there tells most tasks apart.
-            pairs = zip(generation.references, files, strict=True)
-            kept = tuple(reference for reference, file in pairs if file is not None)
-            generation = replace(generation, references=kept)
-        prepared = adapter.prepare(codec.named_by_content(generation, there), spec, there)
+        adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
         account = await self._accounts.access(attempt.account_id)
         async with asyncio.timeout(terms.list_timeout_s):
             since_ms = attempt.created_at_ms - SKEW_MS
             return await adapter.list_tasks(Context(self._clock), account, prepared, since_ms)
+
+    async def _question(self, attempt: Attempt) -> Prepared | None:
+        """What the attempt asked for; None where that cannot be put together any more, so that nothing is found."""
+        generation = codec.read_generation(attempt.generation)
+        spec = self._catalog.spec(attempt.provider, generation.model)
+        files = await self._files(attempt.job_id, generation)
+        there = [file for file in files if file is not None]
+        # Less than all references is another question, and its answer another attempt's task.
+        if spec is None or len(there) < len(files):
+            return None
+        try:
+            adapter = self._catalog.adapter(attempt.provider)
+            return adapter.prepare(codec.named_by_content(generation, there), spec, there)
+        except InvalidRequest as error:
+            # It was taken once, by another release. Asking again would change nothing, and never end.
+            log.warning("resolve.no_question", extra={"attempt_id": attempt.attempt_id, "cause": error.code})
+            return None
 
     async def _give_up(self, attempt: Attempt) -> Resolved:
         terms = self._catalog.terms(attempt.provider)

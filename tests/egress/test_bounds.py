@@ -60,6 +60,19 @@ async def test_waiting_counts_into_the_total(here: Street) -> None:
     assert [getattr(result, "rule", None) for result in results] == ["timeout"] * 6
 
 
+async def test_time_lost_behind_the_fetches_of_others_is_no_fault_of_the_host(here: Street) -> None:
+    places = here.egress._connections
+    others = [asyncio.create_task(_hold(places, frozenset({str(n)}))) for n in range(64)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(EgressFailed) as failed:
+        await here.get(total_s=0.2)
+    assert failed.value.rule == "busy"
+    await _cancel(others)
+    here.server.scenes[f"/{SECRET}"] = answer()
+    assert await here.get() == BODY
+
+
 async def test_a_hop_does_not_wait_for_the_place_that_the_hop_before_it_holds(here: Street) -> None:
     here.server.scenes = {"/start": late(redirect("/end"), 0.3), "/end": answer()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from services.chassis.errors import Kind, ServiceError
 from services.provider_pool import codec
 from services.provider_pool.adapters.interface import (
     Generation,
+    InvalidRequest,
+    Prepared,
     Reference,
     Strength,
+    TaskRef,
 )
 from services.provider_pool.attempts import AttemptState, FailureReason, NextStep
 from services.provider_pool.references import preparation as rules
+from services.provider_pool.references.fetching import Fetching
+from services.provider_pool.references.intake import Allowance, Intake
 from services.provider_pool.settings import MIGRATIONS
 from tests.unit.reference_house import LIMITS, URL, House, asking, image
 from tests.unit.test_pool_calls import PICTURE, ListingAdapter, ToyAdapter, breaks
@@ -68,6 +73,24 @@ async def test_what_was_fetched_for_another_question_is_fetched_anew(
     (file,) = await house.files("job_1", changed)
     assert file is not None
     assert file.path.read_bytes() == image("new")
+    assert len(house.left()) == 2
+
+
+async def test_what_another_replica_made_ready_meanwhile_stays(house: House) -> None:
+    wanted = asking(URL)
+
+    async def overtaken(url: str) -> bytes:
+        if len(house.egress.fetched) == 1:
+            quicker = Fetching(house.egress, Intake(house.store, house.inspector), house.store)
+            await quicker.get("job_1", 0, url, LIMITS, Allowance(10_000, "too_many"))
+            return image("later")
+        return image("sooner")
+
+    house.egress.answer = overtaken
+    assert await house.prepare(wanted) is None
+    (file,) = await house.files("job_1", wanted)
+    assert file is not None
+    assert file.path.read_bytes() == image("sooner")
     assert len(house.left()) == 2
 
 
@@ -283,20 +306,57 @@ async def test_the_same_image_under_two_names_is_the_same_question(house: House)
     assert digests[0] == digests[1] != digests[2]
 
 
-async def test_doubt_is_looked_into_with_what_is_there(database: Database, tmp_path: Path) -> None:
-    adapter = ListingAdapter()
-    house = House(database, tmp_path / "references", adapter)
+async def in_doubt(database: Database, folder: Path, adapter: ListingAdapter) -> House:
+    """A house with an attempt in doubt that had two references, and a list with somebody's task."""
+    house = House(database, folder, adapter)
     await house.toy.account()
     wanted = asking(URL, URL + "&v=2")
     await house.prepare(wanted)
     adapter.submitting = breaks
     assert await house.toy.submit("job_1:1", wanted) is AttemptState.UNKNOWN
+
+    async def lists_one() -> Sequence[TaskRef]:
+        return [TaskRef("task_1", house.toy.clock.now_ms())]
+
+    adapter.listing = lists_one
+    return house
+
+
+async def test_doubt_is_looked_into_by_the_content_of_the_references(
+    database: Database, tmp_path: Path
+) -> None:
+    adapter = ListingAdapter()
+    house = await in_doubt(database, tmp_path / "references", adapter)
     adapter.prepared.clear()
-    await house.store.drop(["job_1-0"])
     after = (await house.toy.resolution.resolve("job_1:1")).attempt
     (prepared,) = adapter.prepared
     digest = hashlib.sha256(image()).hexdigest()
-    assert prepared.generation.references == (Reference(Strength.MID, reference_id=digest),)
-    assert len(prepared.references) == 1
+    assert prepared.generation.references == (Reference(Strength.MID, reference_id=digest),) * 2
+    assert len(prepared.references) == 2
+    assert after.state is AttemptState.RUNNING
+    await house.close()
+
+
+async def test_without_all_its_references_no_task_is_taken_for_that_of_an_attempt(
+    database: Database, tmp_path: Path
+) -> None:
+    house = await in_doubt(database, tmp_path / "references", ListingAdapter())
+    await house.store.drop(["job_1-0"])
+    after = (await house.toy.resolution.resolve("job_1:1")).attempt
+    assert after.state is AttemptState.ABANDONED
+    await house.close()
+
+
+async def test_doubt_about_what_is_no_request_any_more_ends_with_its_window(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = ListingAdapter()
+    house = await in_doubt(database, tmp_path / "references", adapter)
+
+    def refuses(*_: object) -> Prepared:
+        raise InvalidRequest("references are not taken any more")
+
+    monkeypatch.setattr(adapter, "prepare", refuses)
+    after = (await house.toy.resolution.resolve("job_1:1")).attempt
     assert after.state is AttemptState.ABANDONED
     await house.close()

@@ -84,7 +84,10 @@ async def test_a_size_is_no_matter_for_a_model_that_takes_no_references_at_all(h
     assert await house.stage(image(width=7), model="nobody's")
 
 
-async def test_the_first_byte_too_many_ends_an_upload(house: House) -> None:
+async def test_an_upload_of_too_many_bytes_is_heard_out_so_far_and_no_further(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging_rules, "HEARD_OUT_BYTES", 20_000)
     seen = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -97,7 +100,7 @@ async def test_the_first_byte_too_many_ends_an_upload(house: House) -> None:
     with pytest.raises(ServiceError) as refusal:
         await house.staging.stage("picture", LIMITS, endless())
     assert refusal.value.metadata["rule"] == "too_many_bytes"
-    assert seen <= 11_000
+    assert seen <= 32_000
 
 
 async def test_uploads_beyond_the_bound_are_refused_at_once(

@@ -72,8 +72,8 @@ class Fetching:
         """
         name = name_of(job_id, place)
         source = _source(url, limits)
-        kept = await self._store.find(name)
-        if kept is not None and kept.record.source == source:
+        kept = await self._there(name, source)
+        if kept is not None:
             allowance.take(kept.record.received_bytes)
             return kept
         fetch = _Fetch(job_id, place)
@@ -106,9 +106,16 @@ class Fetching:
                 await arrival.receive(arriving.chunks(), allowance)
             # The connection is gone by now: nobody's server waits while we look.
             taken = await arrival.inspect()
-            kept = await self._store.publish(name, taken.path, taken.record(source))
+            # Another replica may have been quicker, and what it made ready may be on its way to a provider.
+            kept = await self._there(name, source)
+            if kept is None:
+                kept = await self._store.publish(name, taken.path, taken.record(source))
         meters.REFERENCE_BYTES.labels("url").inc(taken.received_bytes)
         return kept
+
+    async def _there(self, name: str, source: str) -> Kept | None:
+        kept = await self._store.find(name)
+        return kept if kept is not None and kept.record.source == source else None
 
 
 class _Fetch:

@@ -30,6 +30,10 @@ UPLOAD_S: Final = 60.0
 """The largest image at 3 Mbit/s, in case the gateway passes on what a customer sends slowly."""
 
 
+HEARD_OUT_BYTES: Final = 32 * 1024**2
+"""More than any gateway sends of an image; who sends more need not learn why it is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Staged:
     """A reference that was taken in; `received_sha256` is of the content as it was sent."""
@@ -89,7 +93,11 @@ class Staging:
 
     async def _take(self, model: str, limits: ReferenceLimits, pieces: AsyncIterator[bytes]) -> Staged:
         async with self._intake.arrival(limits) as arrival:
-            await arrival.receive(pieces)
+            try:
+                await arrival.receive(pieces)
+            except ContentRefused:
+                await _hear_out(pieces)
+                raise
             taken = await arrival.inspect()
             self._check_size(model, taken)
             reference_id = new_id("ref")
@@ -101,6 +109,15 @@ class Staging:
         file = Kept(taken.path, taken.record()).file(Strength.MID)
         if not self._catalog.takes_reference(model, file):
             raise ContentRefused("unsuitable_size")
+
+
+async def _hear_out(pieces: AsyncIterator[bytes]) -> None:
+    # A client that is answered in the middle of its own write may see a failed write, and never the answer.
+    heard_bytes = 0
+    async for piece in pieces:
+        heard_bytes += len(piece)
+        if heard_bytes > HEARD_OUT_BYTES:
+            return
 
 
 async def punctual(pieces: AsyncIterator[T]) -> AsyncIterator[T]:
