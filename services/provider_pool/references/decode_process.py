@@ -79,7 +79,6 @@ class DecodeProcess:
         self._control = control
         self._listens = False
         self.missing: tuple[str, ...] = ()
-        self.retirement: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls) -> DecodeProcess:

@@ -16,6 +16,7 @@ from prometheus_client import Counter, Histogram
 
 from services.chassis.errors import ServiceError
 from services.provider_pool import errors
+from services.provider_pool.idle_workers import IdleWorkers
 from services.provider_pool.references import decode_words as words
 from services.provider_pool.references.container import ImageLimits, ImageRefused, Rule
 from services.provider_pool.references.decode_process import (
@@ -115,19 +116,17 @@ class Inspector:
     ) -> None:
         self._limit = workers + queue_limit
         self._deadline_s = deadline_s
-        self._idle_s = idle_s
         self._slots = asyncio.Semaphore(workers)
         self._pending = 0
-        self._idle: list[DecodeProcess] = []
+        self._idle = IdleWorkers[DecodeProcess](idle_s)
         self._busy: set[DecodeProcess] = set()
-        self._goodbyes: set[asyncio.Task[None]] = set()
         self._told_missing = False
         self._closed = False
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """The processes that live now, busy ones first."""
-        return tuple(worker.pid for worker in (*self._busy, *self._idle))
+        return (*(worker.pid for worker in self._busy), *self._idle.pids)
 
     async def inspect(self, source: Path, target: Path, limits: ImageLimits) -> Inspected:
         """Write what may be kept of `source` to `target`, which is there afterwards only if the image is taken.
@@ -154,10 +153,7 @@ class Inspector:
     async def close(self) -> None:
         """End all processes at once; images that wait or are being examined end with UNAVAILABLE."""
         self._closed = True
-        for worker in self._idle:
-            self._say_goodbye(worker)
-        self._idle.clear()
-        await asyncio.gather(*(worker.kill() for worker in self._busy), *self._goodbyes)
+        await asyncio.gather(*(worker.kill() for worker in self._busy), self._idle.close())
 
     async def _inspect(self, source: Path, target: Path, limits: ImageLimits) -> Inspected:
         drawing = target.with_name(target.name + ".drawing")
@@ -219,14 +215,10 @@ class Inspector:
         )
 
     async def _take_worker(self) -> DecodeProcess:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.retirement is not None:
-                worker.retirement.cancel()
-            if worker.alive:
-                self._busy.add(worker)
-                return worker
-            self._say_goodbye(worker)
+        idle = self._idle.take()
+        if idle is not None:
+            self._busy.add(idle)
+            return idle
         self._check_open()
         try:
             worker = await DecodeProcess.start()
@@ -250,22 +242,9 @@ class Inspector:
     def _put_back(self, worker: DecodeProcess) -> None:
         self._busy.discard(worker)
         if self._closed:
-            self._say_goodbye(worker)
-            return
-        self._idle.append(worker)
-        worker.retirement = asyncio.get_running_loop().call_later(self._idle_s, self._retire, worker)
-
-    def _retire(self, worker: DecodeProcess) -> None:
-        if worker in self._idle:
-            self._idle.remove(worker)
-            self._say_goodbye(worker)
-
-    def _say_goodbye(self, worker: DecodeProcess) -> None:
-        if worker.retirement is not None:
-            worker.retirement.cancel()
-        task = asyncio.create_task(worker.dismiss())
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+            self._idle.dismiss(worker)
+        else:
+            self._idle.put_back(worker)
 
     async def _bury(self, worker: DecodeProcess) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from services.chassis.errors import Kind, ServiceError
 from services.provider_pool.adapters.sandbox.render_order import RenderedFile, RenderedFiles, RenderOrder
+from services.provider_pool.idle_workers import IdleWorkers
 
 __all__ = ["RenderFarm", "RenderOrder", "RenderedFile", "RenderedFiles", "default_workers"]
 
@@ -46,7 +47,6 @@ class _Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.retirement: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls, folder: Path) -> _Worker:
@@ -130,18 +130,16 @@ class RenderFarm:
         self._folder = folder.resolve()
         self._limit = workers + queue_limit
         self._deadline_s = deadline_s
-        self._idle_s = idle_s
         self._slots = asyncio.Semaphore(workers)
         self._orders: dict[str, tuple[RenderOrder, asyncio.Task[RenderedFiles]]] = {}
-        self._idle: list[_Worker] = []
+        self._idle = IdleWorkers[_Worker](idle_s)
         self._busy: set[_Worker] = set()
-        self._goodbyes: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """The worker processes that live now, busy ones first."""
-        return tuple(worker.pid for worker in (*self._busy, *self._idle))
+        return (*(worker.pid for worker in self._busy), *self._idle.pids)
 
     @property
     def pending(self) -> int:
@@ -172,10 +170,7 @@ class RenderFarm:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for worker in self._idle:
-            self._say_goodbye(worker)
-        self._idle.clear()
-        await asyncio.gather(*self._goodbyes)
+        await self._idle.close()
 
     def _begin(self, order: RenderOrder) -> asyncio.Task[RenderedFiles]:
         if self._closed:
@@ -221,13 +216,10 @@ class RenderFarm:
         raise _failure(Kind.INTERNAL, "the renderer died twice while drawing this order")
 
     async def _take_worker(self) -> _Worker:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.retirement is not None:
-                worker.retirement.cancel()
-            if worker.alive:
-                self._busy.add(worker)
-                return worker
+        idle = self._idle.take()
+        if idle is not None:
+            self._busy.add(idle)
+            return idle
         try:
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
             worker = await _Worker.start(self._folder)
@@ -238,20 +230,7 @@ class RenderFarm:
 
     def _put_back(self, worker: _Worker) -> None:
         self._busy.discard(worker)
-        self._idle.append(worker)
-        worker.retirement = asyncio.get_running_loop().call_later(self._idle_s, self._retire, worker)
-
-    def _retire(self, worker: _Worker) -> None:
-        if worker in self._idle:
-            self._idle.remove(worker)
-            self._say_goodbye(worker)
-
-    def _say_goodbye(self, worker: _Worker) -> None:
-        if worker.retirement is not None:
-            worker.retirement.cancel()
-        task = asyncio.create_task(worker.dismiss())
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+        self._idle.put_back(worker)
 
     def _bury(self, worker: _Worker, order: RenderOrder, returncode: int) -> None:
         """Forget a worker that is gone, and remove what it had half written."""
