@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from services.provider_pool import errors, health, pool
 from services.provider_pool.health import Breaker
@@ -83,13 +83,26 @@ def attempts_of(item: Item) -> tuple[str, ...]:
     return item.attempt_ids if isinstance(item, Renew) else (item.attempt_id,)
 
 
+def kind_of(item: Item) -> str:
+    """What an item is called in the names of crash points."""
+    return _KINDS[type(item)]
+
+
+_KINDS: Final = {Take: "lease", Renew: "renew_lease", GiveBack: "give_back_lease", Expire: "expire_lease"}
+
+
 @dataclass(slots=True)
 class Batch:
-    """Records as a batch finds them, and as it leaves them. `changed_…` is what must be written."""
+    """Records as a batch finds them, and as it leaves them. `changed_…` is what must be written.
+
+    `owed_millis`: what attempts may still cost that no balance shows; taken off with the end of their lease (`booked`).
+    """
 
     accounts: dict[str, Account]
     leases: dict[str, Lease]
     now_ms: int
+    owed_millis: Mapping[str, int] = field(default_factory=dict)
+    booked: set[str] = field(default_factory=set)
     changed_accounts: set[str] = field(default_factory=set)
     changed_leases: set[str] = field(default_factory=set)
     changed_breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict)
@@ -134,6 +147,11 @@ def _expire(item: Expire, batch: Batch) -> bool:
 def _end(lease: Lease, batch: Batch) -> None:
     _write(batch, replace(lease, state=LeaseState.ENDED, ended_at_ms=batch.now_ms))
     account = batch.accounts[lease.account_id]
+    if lease.attempt_id in batch.owed_millis:
+        # Before anybody takes in this batch: money that may be gone must not be promised again.
+        owed_millis = batch.owed_millis[lease.attempt_id]
+        account = replace(account, balance_millis=account.balance_millis - owed_millis)
+        batch.booked.add(lease.attempt_id)
     _load(batch, account, -1, -lease.ceiling_millis)
     for model, breaker in account.breakers.items():
         if breaker.trial_attempt_id == lease.attempt_id:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from services.provider_pool import attempts as attempt_rules
 from services.provider_pool import leases as rules
+from services.provider_pool.attempts import Attempt
 from services.provider_pool.leases import Batch, Lease, LeaseState
 from services.provider_pool.pool import Account, Policy
 from services.provider_pool.store import accounts, attempts, leases
@@ -23,29 +24,36 @@ def apply(
     """
     held = accounts.lock_accounts(connection)
     named = {attempt_id for item in items for attempt_id in rules.attempts_of(item)}
-    batch = Batch(held, leases.lock_leases(connection, named), now_ms)
+    lent = leases.lock_leases(connection, named)
+    open_ends = _open_ends(connection, items, lent)
+    owed_millis = {one.attempt_id: one.cost_millis for one in open_ends.values()}
+    batch = Batch(held, lent, now_ms, owed_millis)
     answers = rules.apply(items, batch, policy)
     changed = [batch.leases[name] for name in sorted(batch.changed_leases)]
     accounts.save_loads(connection, [batch.accounts[name] for name in sorted(batch.changed_accounts)])
     accounts.save_breakers(connection, batch.changed_breakers)
     leases.save_leases(connection, changed)
-    _book_open_ends(connection, [lease for lease in changed if lease.state is LeaseState.ENDED], held)
+    _book(connection, [open_ends[name] for name in sorted(batch.booked)], batch.accounts)
     return answers
 
 
-def _book_open_ends(connection: Connection, ended: Sequence[Lease], held: Mapping[str, Account]) -> None:
-    # With its lease the claim of an attempt on the balance ends; money that may be gone must not be promised again.
-    if not ended:
-        return
-    ceilings = {lease.attempt_id: lease.ceiling_millis for lease in ended}
-    open_ends = [
-        replace(one, booked=True, cost_millis=one.cost_millis or ceilings[one.attempt_id])
-        for one in attempts.lock_attempts(connection, ceilings).values()
+def _open_ends(
+    connection: Connection, items: Sequence[rules.Item], lent: Mapping[str, Lease]
+) -> dict[str, Attempt]:
+    """Attempts whose lease may end now before they do, as they are booked then: at the most that they may cost."""
+    # With its lease the claim of an attempt on the balance ends.
+    ending = {item.attempt_id for item in items if isinstance(item, rules.GiveBack | rules.Expire)}
+    held = {name for name in ending if name in lent and lent[name].state is LeaseState.OPEN}
+    if not held:
+        return {}
+    return {
+        name: replace(one, booked=True, cost_millis=one.cost_millis or lent[name].ceiling_millis)
+        for name, one in attempts.lock_attempts(connection, held).items()
         if attempt_rules.may_still_cost(one)
-    ]
-    balances: dict[str, int] = {}
-    for one in open_ends:
-        before_millis = balances.get(one.account_id, held[one.account_id].balance_millis)
-        balances[one.account_id] = before_millis - one.cost_millis
+    }
+
+
+def _book(connection: Connection, open_ends: Sequence[Attempt], held: Mapping[str, Account]) -> None:
     attempts.save_attempts(connection, open_ends)
-    accounts.save_balances(connection, balances)
+    charged = {one.account_id for one in open_ends}
+    accounts.save_balances(connection, {name: held[name].balance_millis for name in sorted(charged)})
