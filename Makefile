@@ -3,6 +3,7 @@
 # Variables:  PYTHON=python3.12   the interpreter that .venv is made from (3.11 or newer)
 #             ARGS='-k hold -x'   more arguments for pytest, or for the benchmark
 #             WORKERS=2           test processes; 0 runs the tests in this one
+#             SOAK=10 SEED=4711   for `make test-faults`: minutes that each storm rages, and the chance of a run before
 #             UPGRADE=--upgrade   lets `make lock` move indirect dependencies to newer versions
 
 V := .venv
@@ -20,7 +21,7 @@ export UV_SYSTEM_CERTS ?= 1
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast check $(CHECKS) gen proto-baseline fmt verify-ledger bench lock clean FORCE
+.PHONY: help setup run test test-fast test-faults check $(CHECKS) gen proto-baseline fmt verify-ledger bench lock clean FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,11 +32,16 @@ setup: $(V)/.run-ready ## Build .venv with everything `make run` needs, and stop
 run: $(V)/.run-ready ## Start the whole house; Ctrl-C stops it
 	@exec $(PY) -m services
 
-test: $(V)/.dev-ready ## Run every test (ARGS= goes to pytest)
-	@exec $(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: $(V)/.dev-ready ## Run every test, of the faults a slice (ARGS= goes to pytest)
+	@exec $(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not faults_full" $(ARGS)
 
 test-fast: $(V)/.dev-ready ## Run the tests of rules and of the tree only: seconds
 	@exec $(PY) -m pytest tests/unit tests/tidy $(ARGS)
+
+test-faults: $(V)/.dev-ready ## Kill, cut and freeze everything everywhere, on both engines (SOAK=minutes, SEED=)
+	@export SEED="$(or $(SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '))" SOAK="$(or $(SOAK),0)"
+	echo "SEED=$$SEED SOAK=$$SOAK: give the same SEED for the same storms."
+	exec $(PY) -m pytest tests/faults -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(V)/.dev-ready ## Style, types, boundaries, protos, stubs and spelling, all at once
 	@$(MAKE) -s -k -j "$$(getconf _NPROCESSORS_ONLN)" --output-sync=target --no-print-directory $(CHECKS)

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 # No deadline for one example: on a shared machine a slow example says nothing about the code.
-settings.register_profile("atelier", deadline=None, max_examples=50, stateful_step_count=30)
+# The same examples in every run, so that a build fails for what was changed; `--hypothesis-profile=thorough` looks
+# for new ones, and prints how to repeat what it finds.
+settings.register_profile("atelier", deadline=None, max_examples=50, stateful_step_count=30, derandomize=True)
+settings.register_profile(
+    "thorough", deadline=None, max_examples=1_000, stateful_step_count=60, print_blob=True
+)
 settings.load_profile("atelier")
 
 
