@@ -43,6 +43,8 @@ OPTIONS = {
     "timezone": "UTC",
 }
 
+NOT_DURABLE = ("fsync", "full_page_writes")
+
 # The numeric user that owns nothing, called nobody or nogroup where it has a name.
 NOBODY = 65534
 
@@ -58,7 +60,9 @@ class Postgres:
     first, a watcher does the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """`durable` lets the server sync every commit to the disk, for what measures it."""
+        self._options = {name: OPTIONS[name] for name in OPTIONS if not (durable and name in NOT_DURABLE)}
         self._folder = Path(tempfile.mkdtemp(prefix="atelier-postgres-"))
         self._data = self._folder / "data"
         self._log = self._folder / "server.log"
@@ -85,6 +89,11 @@ class Postgres:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The running server's process, from which its others come; 0 when it is stopped."""
+        return self._server.pid if self._server is not None else 0
+
     def url(self, database: str) -> str:
         return f"postgresql://{USER}@{HOST}:{self.port}/{database}"
 
@@ -110,6 +119,10 @@ class Postgres:
     def stop(self) -> None:
         """Shuts the server down in good order: connections are cut, transactions rolled back."""
         self._end(signal.SIGINT)
+
+    def stop_immediately(self) -> None:
+        """Ends it as `pg_ctl stop -m immediate` does: no goodbye, and recovery at the next start."""
+        self._end(signal.SIGQUIT)
 
     def kill9(self) -> None:
         """Kills the server as a crash would; `start` then recovers from its log."""
@@ -145,7 +158,7 @@ class Postgres:
     def _started_once(self, deadline_s: float) -> bool:
         """One try: False if the server ended before it was ready."""
         status = self._data / "postmaster.pid"
-        options = [f"--{name}={value}" for name, value in OPTIONS.items()]
+        options = [f"--{name}={value}" for name, value in self._options.items()]
         with self._log.open("ab") as log:
             self._server = server = subprocess.Popen(
                 [

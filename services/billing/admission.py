@@ -6,7 +6,7 @@ Each function raises ServiceError INVALID_REQUEST with the field's name, before 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from services.billing import customers, errors, ledger, operations, prices
 from services.billing.keys import Key
@@ -150,6 +150,12 @@ def hold_filter(request: pb.ListHoldsRequest) -> holds.Filter:
     )
 
 
+def wallet_names(values: Collection[pb.WalletName]) -> list[WalletId]:
+    if len(values) > MAX_LISTED:
+        raise errors.invalid_request("wallets", f"must not be more than {MAX_LISTED}")
+    return [wallet_of(value) for value in values]
+
+
 def wallet_of(
     request: pb.HoldRequest
     | pb.CaptureRequest
@@ -157,7 +163,8 @@ def wallet_of(
     | pb.TopUpRequest
     | pb.AdjustRequest
     | pb.GetBalanceRequest
-    | pb.ListJournalRequest,
+    | pb.ListJournalRequest
+    | pb.WalletName,
 ) -> WalletId:
     """The wallet that a request names."""
     return WalletId(identifier("customer_id", request.customer_id), mode(request.mode))

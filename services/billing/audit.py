@@ -4,8 +4,12 @@ I1 a wallet's balance is what its entries brought and took   I2 its reserved cre
 I3 0 ≤ reserved ≤ balance, after every entry                 I4 its entries are numbered without a gap
 I5 every entry follows from the one before it                I6 a hold is closed by exactly one entry, an open one by none
 I7 an idempotency key is used once in a wallet, and a job has one hold
-I8 usage is read from the journal itself: there is no second count that could differ
+I8 a remembered sum over the journal is that sum: there is no count that lives a life of its own
 I9 over all wallets, what was issued and adjusted is what was sold and what is left
+I10 every entry says what one of its kind may say, so that the reply in it is the one that was given
+I11 what nobody could pay is listed once for the operator, as the journal says
+
+That no hold stays open long after its expiry holds while the service runs only; the report counts those that are.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any, NamedTuple
 
 from services.billing import errors, ledger
 from services.billing.ledger import Entry, HoldRow
-from services.billing.operations import WalletId
+from services.billing.operations import ADJUST, CAPTURE, EXPIRE, HOLD, RELEASE, TOP_UP, WalletId
 
 INVARIANTS = {
     "I1": "balance equals what the journal brought and took",
@@ -25,8 +29,10 @@ INVARIANTS = {
     "I5": "every entry follows from the one before it",
     "I6": "every hold is closed by one entry, or open",
     "I7": "every idempotency key is used once, every job has one hold",
-    "I8": "usage has no second count beside the journal",
+    "I8": "remembered sums equal the journal's",
     "I9": "issued and adjusted equals sold and left over",
+    "I10": "every entry says what its kind may say",
+    "I11": "what nobody could pay is listed once",
 }
 
 # More than anybody reads at once.
@@ -51,6 +57,8 @@ class WalletFacts(NamedTuple):
     # The largest sequence in the journal; 0 where it has no entry.
     last_entry: int
     open_holds_millis: int
+    # What was charged up to an entry, as it is remembered: that entry's sequence (0: nothing is), captured, unbilled.
+    remembered: tuple[int, int, int]
 
 
 class HoldFacts(NamedTuple):
@@ -61,6 +69,9 @@ class HoldFacts(NamedTuple):
     captured: Entry | None
     released: Entry | None
     expired: Entry | None
+    # The entry that says that nobody could pay, and the amount that is listed for the operator.
+    unpaid: Entry | None
+    listed_millis: int | None
 
 
 @dataclass(slots=True)
@@ -71,6 +82,8 @@ class Fold:
     sequence: int = 0
     balance_millis: int = 0
     reserved_millis: int = 0
+    captured_millis: int = 0
+    unbilled_millis: int = 0
 
     def add(self, entry: Entry) -> list[Finding]:
         """Take the next entry in; what does not fit is found, and the fold goes on from what the entry says."""
@@ -88,7 +101,20 @@ class Fold:
             findings.append(self._finding("I3", f"entry {entry.sequence} leaves {stated}"))
         self.sequence = entry.sequence
         self.balance_millis, self.reserved_millis = expected
+        if entry.kind == CAPTURE:
+            self.captured_millis += entry.amount_millis * entry.applied
+            self.unbilled_millis += entry.amount_millis * (entry.outcome == ledger.UNBILLED)
         return findings
+
+    def compare_remembered(self, facts: WalletFacts) -> list[Finding]:
+        """Whether the remembered sums are these, if this is the entry up to which they go."""
+        counted = (self.sequence, self.captured_millis, self.unbilled_millis)
+        if facts.remembered[0] != self.sequence or facts.remembered == counted:
+            return []
+        problem = (
+            f"captured and unbilled up to entry {self.sequence} are {counted[1:]}, not {facts.remembered[1:]}"
+        )
+        return [self._finding("I8", problem)]
 
     def compare(self, facts: WalletFacts) -> list[Finding]:
         """What the wallet's row says otherwise than its journal and its holds."""
@@ -133,9 +159,86 @@ def check_hold(facts: HoldFacts) -> list[Finding]:
         as_entered = facts.held.amount_millis == hold.amount_millis and _closed_as_entered(facts)
     if as_entered:
         return []
-    entries = [entry.kind for entry in facts[1:] if isinstance(entry, Entry)]
-    problem = f"it is {hold.state}, which its entries ({', '.join(entries) or 'none'}) do not say"
+    entries = [entry.kind for entry in facts[1:5] if isinstance(entry, Entry)]
+    problem = (
+        f"it is {hold.state} with {hold.amount_millis} held and {hold.captured_millis} captured, "
+        f"which its entries ({', '.join(entries) or 'none'}) do not say"
+    )
     return [Finding("I6", f"hold {hold.job_id}", problem)]
+
+
+def check_unpaid(facts: HoldFacts) -> list[Finding]:
+    """Whether a hold that nobody could pay is listed for the operator, and no other is."""
+    owed_millis = facts.unpaid.amount_millis if facts.unpaid else None
+    if owed_millis == facts.listed_millis:
+        return []
+    problem = f"unbilled is {owed_millis} by journal and {facts.listed_millis} by list"
+    return [Finding("I11", f"job {facts.hold.job_id}", problem)]
+
+
+def check_entry(entry: Entry) -> list[Finding]:
+    """Whether an entry's key, outcome and accounts are those of its kind."""
+    misfits = [
+        ("key", entry.idempotency_key, _key_fits(entry)),
+        ("outcome", entry.outcome, entry.outcome in _OUTCOMES.get((entry.kind, entry.applied), ())),
+        ("accounts", f"{entry.debit_account} → {entry.credit_account}", _accounts_fit(entry)),
+        ("released amount", entry.released_millis, entry.released_millis == 0 or _gives_rest_back(entry)),
+    ]
+    wallet, what = entry.wallet, "" if entry.applied else "refused "
+    return [
+        Finding(
+            "I10",
+            f"wallet {wallet.customer_id} {wallet.mode}",
+            f"entry {entry.sequence}, a {what}{entry.kind}, has the {name} {found}",
+        )
+        for name, found, fits in misfits
+        if not fits
+    ]
+
+
+_OUTCOMES = {
+    (HOLD, True): ("",),
+    (HOLD, False): (ledger.INSUFFICIENT_CREDITS, ledger.CUSTOMER_INACTIVE),
+    (CAPTURE, True): ("", ledger.LATE),
+    (CAPTURE, False): (ledger.UNBILLED,),
+    (RELEASE, True): ("", ledger.TOMBSTONE),
+    (EXPIRE, True): ("",),
+    (TOP_UP, True): ("",),
+    (ADJUST, True): ("",),
+    (ADJUST, False): (ledger.BALANCE_TOO_LOW,),
+}
+
+
+def _key_fits(entry: Entry) -> bool:
+    if entry.kind in {TOP_UP, ADJUST}:
+        wallet = entry.wallet
+        prefix = f"request:{wallet.customer_id}:{wallet.mode}:"
+        return entry.idempotency_key.startswith(prefix) and not entry.job_id
+    return bool(entry.job_id) and entry.idempotency_key == f"{entry.kind}:{entry.job_id}"
+
+
+def _accounts_fit(entry: Entry) -> bool:
+    wallet, reserved = ledger.wallet_account(entry.wallet), ledger.reserved_account(entry.wallet)
+    issued, sales, adjustments = (
+        ledger.system_account(name, entry.wallet.mode) for name in ("issued", "sales", "adjustments")
+    )
+    moved = (entry.debit_account, entry.credit_account)
+    if not entry.applied:
+        return moved == ("", "")
+    late = entry.outcome == ledger.LATE
+    allowed = {
+        HOLD: [(wallet, reserved)],
+        CAPTURE: [(wallet if late else reserved, sales)],
+        RELEASE: [(reserved, wallet)],
+        EXPIRE: [(reserved, wallet)],
+        TOP_UP: [(issued, wallet)],
+        ADJUST: [(adjustments, wallet), (wallet, adjustments)],
+    }
+    return moved in allowed.get(entry.kind, [])
+
+
+def _gives_rest_back(entry: Entry) -> bool:
+    return entry.kind == CAPTURE and entry.applied and entry.outcome == ""
 
 
 def _closed_as_entered(facts: HoldFacts) -> bool:
@@ -163,7 +266,13 @@ class Report:
 
     wallets: int = 0
     entries: int = 0
+    refusals: int = 0
     holds: int = 0
+    open_holds: int = 0
+    # Open although their time is over: the service closes them when it runs.
+    overdue_holds: int = 0
+    unbilled_jobs: int = 0
+    unbilled_millis: int = 0
     findings: list[Finding] = field(default_factory=list)
     # By account: `system:sales:live`, and the sums of all wallets as `wallets:live`.
     accounts_millis: dict[str, int] = field(default_factory=dict)
@@ -173,11 +282,21 @@ class Report:
         self.accounts_millis[account] = self.accounts_millis.get(account, 0) + amount_millis
 
     def book_entry(self, entry: Entry) -> None:
-        """Book what an entry did to the system accounts."""
+        """Count an entry, and book what it did to the system accounts."""
+        self.entries += 1
+        self.refusals += not entry.applied and entry.outcome != ledger.UNBILLED
         if entry.applied and entry.debit_account.startswith("system:"):
             self.book(entry.debit_account, -entry.amount_millis)
         if entry.applied and entry.credit_account.startswith("system:"):
             self.book(entry.credit_account, entry.amount_millis)
+
+    def book_hold(self, facts: HoldFacts) -> None:
+        """Count a hold."""
+        self.holds += 1
+        self.open_holds += facts.hold.state == ledger.OPEN
+        if facts.unpaid is not None:
+            self.unbilled_jobs += 1
+            self.unbilled_millis += facts.unpaid.amount_millis
 
     def close(self) -> None:
         """Draw the trial balance: the sum of all accounts of a mode must be 0."""
@@ -195,21 +314,35 @@ class Report:
         return {
             "wallets": self.wallets,
             "entries": self.entries,
+            "refusals": self.refusals,
             "holds": self.holds,
+            "open_holds": self.open_holds,
+            "overdue_holds": self.overdue_holds,
+            "unbilled_jobs": self.unbilled_jobs,
+            "unbilled_millis": self.unbilled_millis,
             "accounts_millis": self.accounts_millis,
             "invariants": {name: self.broken(name) for name in INVARIANTS},
             "findings": [finding._asdict() for finding in self.findings],
+            "sound": not self.findings,
         }
 
     def as_text(self) -> str:
         """For people."""
-        lines = [f"Read {self.wallets} wallets, {self.entries} entries and {self.holds} holds.", ""]
+        read = f"{self.wallets} wallets, {self.entries} entries and {self.holds} holds"
+        owed = f"{self.unbilled_jobs} jobs, {errors.credits_text(self.unbilled_millis)} credits"
+        lines = [
+            f"Read {read}.",
+            f"Entries that are refusals: {self.refusals}.",
+            f"Open holds: {self.open_holds}, {self.overdue_holds} of them past their expiry.",
+            f"Unbilled, because their wallets could not pay any more: {owed}.",
+            "",
+        ]
         for account, amount_millis in sorted(self.accounts_millis.items()):
             lines.append(f"  {account:<28} {errors.credits_text(amount_millis):>24} credits")
         lines.append("")
         for name, meaning in INVARIANTS.items():
             broken = self.broken(name)
-            lines.append(f"  {name}  {meaning}: {f'BROKEN {broken} times' if broken else 'holds'}")
+            lines.append(f"  {name:<3}  {meaning}: {f'BROKEN {broken} times' if broken else 'holds'}")
         lines += ["", *(f"{f.invariant} {f.subject}: {f.problem}" for f in self.findings[:LISTED_FINDINGS])]
         if len(self.findings) > LISTED_FINDINGS:
             lines.append(f"… and {len(self.findings) - LISTED_FINDINGS} more; --json lists all.")

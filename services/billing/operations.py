@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
@@ -117,4 +118,10 @@ Operation = Hold | Capture | Release | Expire | Grant
 
 def fingerprint(operation: Operation) -> str:
     """What tells a repeat from another request under the same key."""
-    return blake2b(repr(operation.parameters()).encode(), digest_size=16).hexdigest()
+    return _digest(operation.parameters())
+
+
+# Operations of one kind mostly differ in their job alone, which is no parameter.
+@lru_cache(maxsize=4096)
+def _digest(parameters: tuple[object, ...]) -> str:
+    return blake2b(repr(parameters).encode(), digest_size=16).hexdigest()

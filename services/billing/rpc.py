@@ -11,6 +11,8 @@ from services.billing.bookkeeper import Bookkeeper
 from services.billing.prices import Storefronts
 from services.billing.store import customers, holds, wallets
 from services.billing.store import keys as key_rows
+from services.billing.totals import charged_totals
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.dispatch import Handler, dispatcher
@@ -61,8 +63,10 @@ class BillingService(rpc.BillingServiceServicer):
 
     async def ExtendHolds(self, request: pb.ExtendHoldsRequest, context: Any) -> pb.ExtendHoldsResponse:
         job_ids, expires_at_ms = admission.extension(request, self._clock.now_ms())
-        not_open = await self._database.write(
-            lambda connection: holds.extend(connection, job_ids, expires_at_ms)
+        not_open = await crash_points.committed(
+            self._database.write,
+            "extend_holds",
+            lambda connection: holds.extend(connection, job_ids, expires_at_ms),
         )
         return pb.ExtendHoldsResponse(not_open_job_ids=not_open)
 
@@ -83,6 +87,12 @@ class BillingService(rpc.BillingServiceServicer):
         wanted = admission.hold_filter(request)
         found = await self._database.read(lambda connection: holds.page(connection, wanted))
         return pb.ListHoldsResponse(holds=map(replies.hold_record, found))
+
+    async def GetChargedTotals(
+        self, request: pb.GetChargedTotalsRequest, context: Any
+    ) -> pb.GetChargedTotalsResponse:
+        wallets = admission.wallet_names(request.wallets)
+        return replies.charged_totals(await charged_totals(self._database, wallets))
 
     async def GetPriceList(self, request: pb.GetPriceListRequest, context: Any) -> pb.GetPriceListResponse:
         return replies.price_list(self._storefronts.named(request.storefront))

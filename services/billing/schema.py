@@ -153,3 +153,15 @@ UNBILLED = Table(
     ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
     CheckConstraint("amount_millis >= 0", name="amount_not_negative"),
 )
+
+# Sums over the journal up to an entry, so that they need not be made again; derived, and never written on the hot path.
+CHARGED_TOTALS = Table(
+    "charged_totals",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("captured_millis", BigInteger, nullable=False),
+    Column("unbilled_millis", BigInteger, nullable=False),
+    ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+)

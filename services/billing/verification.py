@@ -10,7 +10,16 @@ from typing import Protocol, TypeVar
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Connection
 
-from services.billing.audit import Finding, Fold, Report, WalletFacts, check_hold
+from services.billing.audit import (
+    Finding,
+    Fold,
+    HoldFacts,
+    Report,
+    WalletFacts,
+    check_entry,
+    check_hold,
+    check_unpaid,
+)
 from services.billing.operations import WalletId
 from services.billing.store import audit as rows
 
@@ -44,14 +53,18 @@ async def verify(read: Reader) -> Report:
     report = Report()
     after = _FIRST
     while wallets := await read(partial(rows.wallets_page, after=after, limit=PAGE_ROWS)):
-        for facts in wallets:
-            report.findings += await _verify_wallet(read, facts, Fold(facts.wallet), report)
+        for wallet in wallets:
+            report.findings += await _verify_wallet(read, wallet, Fold(wallet.wallet), report)
         after = wallets[-1].wallet
     after_job_id = ""
     while holds := await read(partial(rows.holds_page, after_job_id=after_job_id, limit=PAGE_ROWS)):
-        report.holds += len(holds)
-        report.findings += [finding for facts in holds for finding in check_hold(facts)]
+        for facts in holds:
+            report.book_hold(facts)
+            report.findings += _verify_hold(facts)
         after_job_id = holds[-1].hold.job_id
+    report.overdue_holds = await read(rows.overdue_holds)
+    strays = await read(partial(rows.strays, limit=PAGE_ROWS))
+    report.findings += [Finding("I6", stray, "its wallet or its hold is missing") for stray in strays]
     report.close()
     return report
 
@@ -69,14 +82,17 @@ async def _verify_wallet(read: Reader, facts: WalletFacts, fold: Fold, report: R
         )
         entries, repeated_keys, jobs_without_hold = await read(page)
         for entry in entries:
-            findings += fold.add(entry)
+            findings += check_entry(entry) + fold.add(entry) + fold.compare_remembered(facts)
             report.book_entry(entry)
         findings += [Finding("I7", f"key {key}", "it was used more than once") for key in repeated_keys]
         findings += [Finding("I7", f"job {job_id}", "its hold is missing") for job_id in jobs_without_hold]
-        report.entries += len(entries)
     report.wallets += 1
     report.book(f"wallets:{wallet.mode}", facts.balance_millis)
     return findings + fold.compare(facts)
+
+
+def _verify_hold(facts: HoldFacts) -> list[Finding]:
+    return check_hold(facts) + check_unpaid(facts)
 
 
 class LedgerWatch:
@@ -112,7 +128,7 @@ class LedgerWatch:
     async def _holds_step(self) -> None:
         after = self._after_job_id
         page = await self._read(lambda connection: rows.holds_page(connection, after, WATCH_PAGE_ROWS))
-        self._report([finding for facts in page for finding in check_hold(facts)])
+        self._report([finding for facts in page for finding in _verify_hold(facts)])
         if page:
             self._after_job_id = page[-1].hold.job_id
             return

@@ -7,9 +7,11 @@ import re
 import time
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
@@ -22,8 +24,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(Struct, frozen=True, gc=False):
     """The facts of one call.
 
     request_id: names the call in every log line; empty outside of any call.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -40,5 +41,10 @@ class SystemClock:
 def rfc3339(epoch_ms: int) -> str:
     """`2026-06-29T10:00:00.000Z` for milliseconds since the epoch."""
     seconds, millis = divmod(epoch_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+    return f"{_to_the_second(seconds)}.{millis:03d}Z"
+
+
+# Log lines and answers of one moment share their second, and formatting a date costs more than all else about them.
+@lru_cache(maxsize=256)
+def _to_the_second(epoch_s: int) -> str:
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -7,14 +7,15 @@ import contextvars
 import logging
 import random
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from services.chassis import call_context, rpc_metrics, rpc_status
+from services.chassis import call_context, crash_points, rpc_metrics, rpc_status
+from services.chassis.deadlines import Deadlines
 from services.chassis.dispatch import ITEM_LIMIT_BYTES, Handler, Reply, dispatcher
 from services.chassis.errors import Kind, ServiceError, internal_error
 
@@ -41,12 +42,16 @@ _FALLBACK_S: Final = 60.0
 _REFUSALS: Final = frozenset({Kind.UNAUTHENTICATED, Kind.PERMISSION_DENIED, Kind.UNIMPLEMENTED})
 
 
-class _Response(Protocol):
+class _Sized(Protocol):
+    def ByteSize(self) -> int: ...  # noqa: N802 - protobuf's own name
+
+
+class _Response(_Sized, Protocol):
     @property
     def replies(self) -> Collection[Reply]: ...
 
 
-BatchT = TypeVar("BatchT")
+BatchT = TypeVar("BatchT", bound=_Sized)
 ResponseT = TypeVar("ResponseT", bound=_Response)
 M = TypeVar("M", bound=Message)
 Unary = Callable[[str, Message], Awaitable[Message]]
@@ -75,7 +80,6 @@ class _Pending:
         "sequence",
         "size_bytes",
         "stream",
-        "timer",
     )
 
     def __init__(self, sequence: int, lane: str, item: Any, size_bytes: int, repeatable: bool) -> None:
@@ -86,7 +90,6 @@ class _Pending:
         self.repeatable = repeatable
         self.future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         self.deadline_s = 0.0
-        self.timer: asyncio.TimerHandle | None = None
         self.stream: _Stream | None = None
         self.sends = 0
 
@@ -95,32 +98,44 @@ class _Lanes:
     """The calls not yet sent: first in first out within a lane, lanes in turn, removal from anywhere."""
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[str, OrderedDict[int, _Pending]] = OrderedDict()
+        self._lanes: dict[str, deque[_Pending]] = {}
+        self._turns: deque[str] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._lanes)
+        return bool(self._turns)
 
     def push(self, pending: _Pending) -> None:
-        self._lanes.setdefault(pending.lane, OrderedDict())[pending.sequence] = pending
+        self._lane(pending.lane).append(pending)
 
     def push_front(self, pending: _Pending) -> None:
-        self.push(pending)
-        self._lanes[pending.lane].move_to_end(pending.sequence, last=False)
+        self._lane(pending.lane).appendleft(pending)
 
     def remove(self, pending: _Pending) -> None:
+        # Found at once: it is nearly always the oldest of its lane whose time is over.
         lane = self._lanes.get(pending.lane)
-        if lane is not None and lane.pop(pending.sequence, None) is not None and not lane:
+        if lane is None or pending not in lane:
+            return
+        lane.remove(pending)
+        if not lane:
             del self._lanes[pending.lane]
+            self._turns.remove(pending.lane)
 
     def pop(self) -> _Pending:
-        name = next(iter(self._lanes))
+        name = self._turns.popleft()
         lane = self._lanes[name]
-        _, pending = lane.popitem(last=False)
+        pending = lane.popleft()
         if lane:
-            self._lanes.move_to_end(name)
+            self._turns.append(name)
         else:
             del self._lanes[name]
         return pending
+
+    def _lane(self, name: str) -> deque[_Pending]:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = deque()
+            self._turns.append(name)
+        return lane
 
 
 class _Stream:
@@ -179,6 +194,7 @@ class Coalescer(Generic[BatchT, ResponseT]):
         self._patience_s = patience_s
         self._sequence = 0
         self._outstanding: dict[int, _Pending] = {}
+        self._deadlines = Deadlines[int](self._expire)
         self._waiting = _Lanes()
         self._stream: _Stream | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -188,6 +204,8 @@ class Coalescer(Generic[BatchT, ResponseT]):
         self._unary_until_s = 0.0
         self._unary_calls = 0
         self._batch_items = rpc_metrics.BATCH_ITEMS.labels(name)
+        self._sent_bytes = rpc_metrics.BYTES.labels(name, "sent")
+        self._received_bytes = rpc_metrics.BYTES.labels(name, "received")
         self._streams_lost = rpc_metrics.STREAMS_LOST.labels(name)
 
     @property
@@ -219,13 +237,15 @@ class Coalescer(Generic[BatchT, ResponseT]):
         reply: Reply | None = None
         if self._unary_until_s <= time.monotonic():
             may_repeat = method in self._repeatable if repeatable is None else repeatable
+            crash_points.reached("call", self._name, method, "before")
             pending = self._admit(method, request, may_repeat, lane)
-            self._enqueue(pending, deadline_s, timeout_s)
+            self._enqueue(pending, deadline_s)
             try:
                 reply = await pending.future
             except asyncio.CancelledError:
                 self._withdraw(pending)
                 raise
+            crash_points.reached("call", self._name, method, "after")
         if reply is None:
             return await self._call_unary(method, request, response_type, deadline_s - time.monotonic())
         if reply.code:
@@ -254,25 +274,24 @@ class Coalescer(Generic[BatchT, ResponseT]):
             raise rpc_status.plain_error(Kind.UNAVAILABLE)
         if len(self._outstanding) >= self._capacity:
             raise rpc_status.plain_error(Kind.RESOURCE_EXHAUSTED)
-        self._sequence += 1
+        sequence = self._sequence = self._sequence + 1
         context = call_context.current()
         item = self._item(
-            sequence=self._sequence,
+            sequence=sequence,
             method=method,
             request=payload,
             request_id=context.request_id,
             traceparent=context.traceparent,
             fence=context.fence,
         )
-        return _Pending(self._sequence, lane, item, len(payload), repeatable)
+        return _Pending(sequence, lane, item, len(payload), repeatable)
 
-    def _enqueue(self, pending: _Pending, deadline_s: float, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
+    def _enqueue(self, pending: _Pending, deadline_s: float) -> None:
         if self._keeper is None or self._keeper.done():
             # Without the context of whoever happens to call first: its deadline is not the stream's.
-            self._keeper = loop.create_task(self._keep(), context=contextvars.Context())
+            self._keeper = asyncio.create_task(self._keep(), context=contextvars.Context())
         pending.deadline_s = deadline_s
-        pending.timer = loop.call_later(timeout_s, self._expire, pending)
+        self._deadlines.set(pending.sequence, deadline_s)
         self._outstanding[pending.sequence] = pending
         self._waiting.push(pending)
         if self._stream is not None:
@@ -297,8 +316,7 @@ class Coalescer(Generic[BatchT, ResponseT]):
 
     def _forget(self, pending: _Pending) -> None:
         self._outstanding.pop(pending.sequence, None)
-        if pending.timer is not None:
-            pending.timer.cancel()
+        self._deadlines.drop(pending.sequence)
         if pending.stream is None:
             self._waiting.remove(pending)
         else:
@@ -311,7 +329,8 @@ class Coalescer(Generic[BatchT, ResponseT]):
             stream.wake.set()
         self._forget(pending)
 
-    def _expire(self, pending: _Pending) -> None:
+    def _expire(self, sequence: int) -> None:
+        pending = self._outstanding[sequence]
         never_sent = pending.sends == 0 and not self.connected
         self._fail(
             pending, rpc_status.plain_error(Kind.UNAVAILABLE if never_sent else Kind.DEADLINE_EXCEEDED)
@@ -356,6 +375,7 @@ class Coalescer(Generic[BatchT, ResponseT]):
                 stream.open()
                 self._be_patient()
             async for response in call:
+                self._received_bytes.inc(response.ByteSize())
                 self._settle(stream, response)
             return None
         except grpc.aio.AioRpcError as error:
@@ -388,8 +408,10 @@ class Coalescer(Generic[BatchT, ResponseT]):
         while not stream.closed:
             items = self._take(stream) if stream.opened_s is not None else []
             if items:
+                batch = self._batch(items=items)
                 self._batch_items.observe(len(items))
-                yield self._batch(items=items)
+                self._sent_bytes.inc(batch.ByteSize())
+                yield batch
             else:
                 stream.wake.clear()
                 await stream.wake.wait()

@@ -19,28 +19,43 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.chassis import postgres_writer, sqlite_writer, storage_failures
 from services.chassis.database_address import Dialect, parse_url
+from services.chassis.prepared_statements import Prepared, prepared
+from services.chassis.read_together import read_together
 from services.chassis.schema_migration import migrate, schema_drift
 from services.chassis.set_statements import (
     database_now_ms,
     insert_rows,
+    insert_tuples,
     locked,
     member_of,
+    member_of_named,
     update_rows,
+    update_tuples,
     upsert_rows,
 )
 from services.chassis.storage_failures import CommitOutcomeUnknown
+from services.chassis.write_together import Change, Insertion, write_together
 
 __all__ = [
+    "Change",
     "CommitOutcomeUnknown",
     "Database",
+    "Insertion",
+    "Prepared",
     "database_now_ms",
     "insert_rows",
+    "insert_tuples",
     "locked",
     "member_of",
+    "member_of_named",
     "migrate",
+    "prepared",
+    "read_together",
     "schema_drift",
     "update_rows",
+    "update_tuples",
     "upsert_rows",
+    "write_together",
 ]
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from services.chassis import call_context, rpc_metrics, rpc_status
+from services.chassis.deadlines import Deadlines
 from services.chassis.errors import Kind, ServiceError, internal_error
 
 log = logging.getLogger(__name__)
@@ -143,14 +144,13 @@ def dispatcher(
 class _Running:
     """One item being served."""
 
-    __slots__ = ("late", "method", "started_s", "task", "timer")
+    __slots__ = ("late", "method", "started_s", "task")
 
     def __init__(self, method: str, task: asyncio.Task[bytes | ServiceError]) -> None:
         self.method = method
         self.task = task
         self.late = False
         self.started_s = time.perf_counter()
-        self.timer: asyncio.TimerHandle | None = None
 
     def expire(self) -> None:
         self.late = True
@@ -176,6 +176,7 @@ class _Stream(Generic[B, R]):
         self._context = ItemContext(context)
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, _Running] = {}
+        self._deadlines = Deadlines[int](lambda sequence: self._running[sequence].expire())
         self._replies: deque[tuple[R, int]] = deque()
         self._unwritten_bytes = 0
         self._wake = asyncio.Event()
@@ -274,8 +275,8 @@ class _Stream(Generic[B, R]):
         timeout_s = min(item.timeout_ms / 1000, _TIMEOUT_LIMIT_S) or _DEFAULT_TIMEOUT_S
         context = call_context.received(item.request_id, item.traceparent, timeout_s, item.fence)
         task = self._loop.create_task(self._serve(handler, item, context))
-        running = self._running[sequence] = _Running(item.method, task)
-        running.timer = self._loop.call_later(timeout_s, running.expire)
+        self._running[sequence] = _Running(item.method, task)
+        self._deadlines.set(sequence, time.monotonic() + timeout_s)
         # A callback, not a `finally` in the coroutine: a task cancelled before its first step never runs one.
         task.add_done_callback(partial(self._finished, sequence))
 
@@ -300,8 +301,7 @@ class _Stream(Generic[B, R]):
 
     def _finished(self, sequence: int, task: asyncio.Task[bytes | ServiceError]) -> None:
         running = self._running.pop(sequence)
-        if running.timer is not None:
-            running.timer.cancel()
+        self._deadlines.drop(sequence)
         if task.cancelled():
             outcome: bytes | ServiceError = rpc_status.plain_error(
                 Kind.DEADLINE_EXCEEDED if running.late else Kind.CANCELLED

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Connection
 
-from services.chassis import storage_failures
+from services.chassis import crash_points, database_metrics, storage_failures
 from services.chassis.database import Database
 from services.chassis.errors import Kind, ServiceError, internal_error
 
@@ -79,7 +79,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
     item's refusal, with whatever `apply` wrote for it committed). It may run several times for the same
     items, also after a COMMIT that went through but whose answer was lost, so each item must be idempotent
     by a key. If it raises, everything is rolled back, and the item to blame is found by halving, so that
-    its neighbours succeed.
+    its neighbours succeed. `kind` names an item where crash points are listened to.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         capacity: int = CAPACITY_ITEMS,
         lane: Callable[[ItemT], str] = _one_lane,
         settle_s: float = SETTLE_S,
+        kind: Callable[[ItemT], str] = crash_points.kind_of,
     ) -> None:
         self._database = database
         self._apply = apply
@@ -100,6 +101,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._capacity = capacity
         self._lane = lane
         self._settle_s = settle_s
+        self._kind = kind
         self._lanes: dict[str, deque[_Entry[ItemT, ResultT]]] = {}
         self._turns: deque[str] = deque()
         self._waiting = 0
@@ -226,6 +228,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         while True:
             try:
                 results = await self._database.write(lambda connection: self._applied(connection, items))
+                crash_points.reached_by(items, self._kind, "after")
             except ServiceError as error:
                 if not storage_failures.is_transient(error) or time.monotonic() + pause_s > give_up_s:
                     raise
@@ -238,11 +241,13 @@ class GroupCommit(Generic[ItemT, ResultT]):
                 return
 
     def _applied(self, connection: Connection, items: Sequence[ItemT]) -> Sequence[ResultT | Exception]:
-        results = self._apply(connection, items)
+        with database_metrics.counted_for(self._name):
+            results = self._apply(connection, items)
         if len(results) != len(items):
             raise RuntimeError(
                 f"{self._name}: {len(items)} items were applied and {len(results)} results came back"
             )
+        crash_points.reached_by(items, self._kind, "before")
         return results
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from services.chassis import storage_failures
+from services.chassis import database_metrics, storage_failures
 from services.chassis.errors import ServiceError
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def open_engine(
             server_settings=server_settings,
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         connect_args={"prepared_statement_cache_size": STATEMENTS_KEPT},
@@ -101,6 +101,8 @@ def open_engine(
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
+    database_metrics.count_statements_of(engine.sync_engine)
+    return engine
 
 
 async def check_server(engine: AsyncEngine) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 
-from services.chassis import call_context, rpc_status
+from services.chassis import call_context, crash_points, rpc_status
 
 # A unary call without a time-out of its own still gets one; a caller who knows better passes `timeout=`.
 DEFAULT_TIMEOUT_S: Final = 10.0
@@ -82,8 +82,9 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
         client_call_details: grpc.aio.ClientCallDetails,
         request: _Request,
     ) -> Any:
+        _pass(client_call_details, "before")
         call = await continuation(_outgoing(client_call_details, DEFAULT_TIMEOUT_S), request)
-        return await _checked(call)
+        return await _checked(call, client_call_details)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
@@ -93,8 +94,9 @@ class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
         client_call_details: grpc.aio.ClientCallDetails,
         request_iterator: AsyncIterable[_Request] | Iterable[_Request],
     ) -> Any:
+        _pass(client_call_details, "before")
         call = await continuation(_outgoing(client_call_details, DEFAULT_TIMEOUT_S), request_iterator)
-        return await _checked(call)
+        return await _checked(call, client_call_details)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
@@ -117,13 +119,23 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         return _answers(await continuation(_outgoing(client_call_details, None), request_iterator))
 
 
-async def _checked(call: Any) -> Any:
+async def _checked(call: Any, details: grpc.aio.ClientCallDetails) -> Any:
     """Waits for the one answer of `call`, and returns the call so that its metadata stays readable."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
         raise rpc_status.from_rpc_error(error) from error
+    finally:
+        _pass(details, "after")
     return call
+
+
+def _pass(details: grpc.aio.ClientCallDetails, side: str) -> None:
+    # "/billing.v1.BillingService/Hold", and in bytes, whatever its annotation says.
+    method = cast("bytes | str", details.method)
+    method = method.decode() if isinstance(method, bytes) else method
+    service, _, name = method.strip("/").partition("/")
+    crash_points.reached("call", service.partition(".")[0], name, side)
 
 
 async def _answers(call: Any) -> AsyncIterator[Any]:

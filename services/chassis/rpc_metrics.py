@@ -23,6 +23,11 @@ BATCH_ITEMS: Final = Histogram(
     ["peer"],
     buckets=_ITEMS,
 )
+BYTES: Final = Counter(
+    "atelier_rpc_dispatch_bytes_total",
+    "Bytes of the messages on the stream to a service, gRPC's own framing not among them.",
+    ["peer", "direction"],
+)
 STREAMS_LOST: Final = Counter("atelier_rpc_dispatch_streams_lost_total", "Streams that broke.", ["peer"])
 
 # Finding a labelled child costs more than using it.

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Any, Self, cast
+from typing import Any, Self
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
     Connection,
-    CursorResult,
     Dialect,
     Function,
     Insert,
@@ -45,8 +45,10 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services.chassis.errors import Kind, ServiceError
+from services.chassis.prepared_statements import Prepared, Processor, bind_processor, change_all, prepared
 
 Row = Mapping[str, Any]
+Names = tuple[str, ...]
 
 STATEMENT_CACHE_SIZE = 512
 """Distinct (table, columns) shapes of which the built statement is kept; a service has some dozens."""
@@ -68,9 +70,11 @@ class _ValueList(TypeDecorator[Sequence[Any]]):
         return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
+        if value is None:
             return value
-        return _encode(value)
+        if dialect.name == "postgresql":
+            return value if isinstance(value, list) else list(value)
+        return msgspec.json.encode(value if isinstance(value, list) else list(value)).decode()
 
 
 class _MemberOf(FunctionElement[bool]):
@@ -137,6 +141,14 @@ def member_of(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElemen
     return _MemberOf(column, parameter)
 
 
+def member_of_named(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """`member_of` for a prepared statement: the values (text or integers) are given as `name` when it runs.
+
+    A NUL in a text is for the caller to refuse: what was admitted through an RPC holds none.
+    """
+    return _MemberOf(column, bindparam(name, type_=_ValueList(_array_item_type(column.type))))
+
+
 def _refuse_nul(values: Sequence[str]) -> None:
     # PostgreSQL refuses NUL in a text and SQLite's JSON would cut the text there, so that it could match
     # another row.
@@ -172,52 +184,25 @@ def _columns_of(table: Table, rows: Sequence[Row]) -> tuple[str, ...]:
     return names
 
 
-Processor = Callable[[Any], Any]
-
-
-def _processor(column_type: TypeEngine[Any], dialect: Dialect) -> Processor | None:
-    return cast("Processor | None", column_type.dialect_impl(dialect).bind_processor(dialect))
-
-
-class _Prepared:
-    """A statement in the driver's own words: building and keying a Core expression costs more than running
-    it.
-    """
-
-    def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
-        compiled = statement.compile(dialect=dialect)
-        if not isinstance(compiled, SQLCompiler):
-            raise TypeError(f"{statement} has no SQL")
-        self.sql = str(compiled)
-        self._parameters = [
-            (name, _processor(compiled.binds[name].type, dialect)) for name in compiled.positiontup or ()
-        ]
-
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
-        return connection.exec_driver_sql(
-            self.sql,
-            tuple(
-                values[name] if process is None else process(values[name])
-                for name, process in self._parameters
-            ),
-        )
-
-
 Shape = tuple[Any, ...]
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _prepared(build: Callable[..., Insert | Update], shape: Shape, dialect: Dialect) -> _Prepared:
-    return _Prepared(build(*shape), dialect)
+def _built(build: Callable[..., Insert | Update], shape: Shape) -> Prepared:
+    return prepared(build(*shape))
 
 
-def _arrays(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Any]]:
-    return {f"v_{name}": [row[name] for row in rows] for name in names}
+def as_arrays(names: Names, rows: Sequence[tuple[Any, ...]], prefix: str = "v_") -> dict[str, list[Any]]:
+    """What a statement over arrays is given: each column's values in a list."""
+    return {
+        f"{prefix}{name}": list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
 
 
-def _unnested(table: Table, names: Sequence[str]) -> TableValuedAlias:
+def _unnested(table: Table, names: Sequence[str], prefix: str) -> TableValuedAlias:
     arrays = [
-        bindparam(f"v_{name}", type_=postgresql.ARRAY(_array_item_type(table.c[name].type))) for name in names
+        bindparam(f"{prefix}{name}", type_=postgresql.ARRAY(_array_item_type(table.c[name].type)))
+        for name in names
     ]
     unnest: Function[Any] = func.unnest(*arrays)
     return unnest.table_valued(*names, name="v").render_derived()
@@ -235,48 +220,79 @@ def insert_rows(
     if not rows:
         return 0
     names = _columns_of(table, rows)
+    return insert_tuples(connection, table, names, _as_tuples(names, rows), ignore_conflicts=ignore_conflicts)
+
+
+def insert_tuples(
+    connection: Connection,
+    table: Table,
+    names: Names,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    ignore_conflicts: bool = False,
+) -> int:
+    """`insert_rows` for paths where every microsecond counts: the rows' values in the order of `names`."""
+    if not rows:
+        return 0
     if connection.dialect.name == "postgresql":
-        prepared = _prepared(_postgres_insert, (table, names, ignore_conflicts), connection.dialect)
-        return prepared.run(connection, _arrays(rows, names)).rowcount
+        insert = _built(_postgres_insert, (table, names, ignore_conflicts))
+        return insert.run(connection, **as_arrays(names, rows))
     suffix = " ON CONFLICT DO NOTHING" if ignore_conflicts else ""
     return _sqlite_insert(connection, table, names, rows, suffix)
 
 
+def _as_tuples(names: Names, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+    return [tuple([row[name] for name in names]) for row in rows]
+
+
 def _postgres_insert(table: Table, names: tuple[str, ...], ignore_conflicts: bool) -> Insert:
-    statement = _insert_from_arrays(table, names)
+    statement = insertion_of_arrays(table, names)
     return statement.on_conflict_do_nothing() if ignore_conflicts else statement
 
 
-def _insert_from_arrays(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
-    source = _unnested(table, names)
+def insertion_of_arrays(table: Table, names: Names, prefix: str = "v_") -> postgresql.Insert:
+    """PostgreSQL's INSERT of rows that are given as one array a column."""
+    source = _unnested(table, names, prefix)
     values = select(*(source.c[name] for name in names))
     return postgresql.insert(table).from_select(list(names), values, include_defaults=False)
 
 
 def _sqlite_insert(
-    connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[Row], suffix: str
+    connection: Connection, table: Table, names: Names, rows: Sequence[tuple[Any, ...]], suffix: str
 ) -> int:
-    sql = _sqlite_insert_sql(table, names, suffix, connection.dialect)
-    return connection.exec_driver_sql(sql, _tuples(table, names, rows, connection.dialect)).rowcount
+    spelled = partial(_sqlite_insert_sql, table, names, suffix, connection.dialect)
+    return change_all(connection, spelled, _bound(table, names, rows, connection.dialect))
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _sqlite_insert_sql(table: Table, names: tuple[str, ...], suffix: str, dialect: Dialect) -> str:
+def _sqlite_insert_sql(table: Table, names: Names, suffix: str, dialect: Dialect, size: int) -> str:
     quote = dialect.identifier_preparer.quote
     columns = ", ".join(quote(name) for name in names)
-    marks = ", ".join("?" * len(names))
-    return f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks}){suffix}"  # noqa: S608  quoted names
+    return f"INSERT INTO {quote(table.name)} ({columns}) VALUES {_marks(names, size)}{suffix}"  # noqa: S608  quoted
 
 
-def _tuples(
-    table: Table, names: tuple[str, ...], rows: Sequence[Row], dialect: Dialect
-) -> list[tuple[Any, ...]]:
-    columns: list[Iterable[Any]] = []
-    for name in names:
-        process = _processor(table.c[name].type, dialect)
-        values = [row[name] for row in rows]
-        columns.append(values if process is None else map(process, values))
+def _marks(names: Names, size: int) -> str:
+    one = f"({', '.join('?' * len(names))})"
+    return ", ".join([one] * size)
+
+
+def _bound(
+    table: Table, names: Names, rows: Sequence[tuple[Any, ...]], dialect: Dialect
+) -> Sequence[tuple[Any, ...]]:
+    """The rows as the driver wants them: unchanged but for the few types that need a conversion."""
+    converted = _conversions(table, names, dialect)
+    if not converted:
+        return rows
+    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    for place, process in converted:
+        columns[place] = map(process, columns[place])
     return list(zip(*columns, strict=True))
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _conversions(table: Table, names: Names, dialect: Dialect) -> list[tuple[int, Processor]]:
+    processors = (bind_processor(table.c[name].type, dialect) for name in names)
+    return [(place, process) for place, process in enumerate(processors) if process is not None]
 
 
 def upsert_rows(
@@ -297,10 +313,10 @@ def upsert_rows(
     if not rows:
         return
     names = _columns_of(table, rows)
-    ordered = sorted(rows, key=itemgetter(*key))
+    ordered = _as_tuples(names, sorted(rows, key=itemgetter(*key)))
     if connection.dialect.name == "postgresql":
         shape = (table, names, tuple(key), tuple(add), tuple(replace))
-        _prepared(_postgres_upsert, shape, connection.dialect).run(connection, _arrays(ordered, names))
+        _built(_postgres_upsert, shape).run(connection, **as_arrays(names, ordered))
         return
     quote = connection.dialect.identifier_preparer.quote
     changes = [f"{quote(name)} = {quote(table.name)}.{quote(name)} + excluded.{quote(name)}" for name in add]
@@ -313,7 +329,7 @@ def upsert_rows(
 def _postgres_upsert(
     table: Table, names: tuple[str, ...], key: tuple[str, ...], add: tuple[str, ...], replace: tuple[str, ...]
 ) -> Insert:
-    statement = _insert_from_arrays(table, names)
+    statement = insertion_of_arrays(table, names)
     changes: dict[str, Any] = {name: table.c[name] + statement.excluded[name] for name in add}
     changes |= {name: statement.excluded[name] for name in replace}
     if not changes:
@@ -344,24 +360,69 @@ def update_rows(
     names = _columns_of(table, rows)
     ordered = sorted(rows, key=itemgetter(*key))
     fence = (table, names, tuple(key), tuple(match))
-    build: Callable[..., Update] = _postgres_update
-    values: Mapping[str, Any] | None
-    if connection.dialect.name == "postgresql":
-        values = _arrays(ordered, names)
-    else:
-        build, values = _sqlite_update, _json_rows(connection, table, names, ordered)
+    tuples = _as_tuples(names, ordered)
+    if extra_where is None and not returning_keys:
+        _update_unread(connection, fence, tuples)
+        return set()
+    values = _set_of_rows(connection, table, names, tuples)
     if values is None:
         return _update_one_by_one(connection, _single_update(*fence), ordered, key, extra_where)
+    build = update_from_arrays if connection.dialect.name == "postgresql" else _sqlite_update
+    found: Iterable[Any] = ()
     if extra_where is None:
-        found = _prepared(build, (*fence, returning_keys), connection.dialect).run(connection, values)
+        found = _built(build, (*fence, True)).rows(connection, **values)
     else:
-        found = connection.execute(build(*fence, returning_keys).where(extra_where), values)
-    if not returning_keys:
-        return set()
-    return set(found.scalars()) if len(key) == 1 else {tuple(row) for row in found}
+        result = connection.execute(build(*fence, returning_keys).where(extra_where), values)
+        found = list(result) if returning_keys else ()
+    return {row[0] for row in found} if len(key) == 1 else {tuple(row) for row in found}
 
 
-Names = tuple[str, ...]
+def update_tuples(
+    connection: Connection, table: Table, key: Names, names: Names, rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """`update_rows` without fence for paths where every microsecond counts: the rows' values in the order of `names`.
+
+    The key's columns come first in `names`, in the order of `key`.
+    """
+    ordered = sorted(rows, key=itemgetter(*range(len(key))))
+    if ordered:
+        _update_unread(connection, (table, names, key, ()), ordered)
+
+
+Fence = tuple[Table, Names, Names, Names]
+
+
+def _update_unread(connection: Connection, fence: Fence, rows: Sequence[tuple[Any, ...]]) -> None:
+    table, names = fence[:2]
+    if connection.dialect.name == "postgresql":
+        _built(update_from_arrays, (*fence, False)).run(connection, **as_arrays(names, rows))
+        return
+    # Where nobody asks which rows were there, plain values take SQLite half as long as reading them out of JSON.
+    spelled = partial(_sqlite_update_sql, *fence, connection.dialect)
+    change_all(connection, spelled, _bound(table, names, rows, connection.dialect))
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _sqlite_update_sql(
+    table: Table, names: Names, key: Names, match: Names, dialect: Dialect, size: int
+) -> str:
+    quote = dialect.identifier_preparer.quote
+    own = quote(table.name)
+    # SQLite names the columns of VALUES so; for one row numbered values are a third of the work.
+    value = "v.column{}" if size > 1 else "?{}"
+    given = {name: value.format(place) for place, name in enumerate(names, start=1)}
+    changes = ", ".join(f"{quote(name)} = {given[name]}" for name in names if name not in key + match)
+    found = " AND ".join(f"{own}.{quote(name)} = {given[name]}" for name in key + match)
+    source = f" FROM (VALUES {_marks(names, size)}) AS v" if size > 1 else ""
+    return f"UPDATE {own} SET {changes}{source} WHERE {found}"  # noqa: S608  quoted names
+
+
+def _set_of_rows(
+    connection: Connection, table: Table, names: Names, rows: Sequence[tuple[Any, ...]]
+) -> dict[str, Any] | None:
+    if connection.dialect.name == "postgresql":
+        return as_arrays(names, rows)
+    return _json_rows(connection, table, names, rows)
 
 
 def _update(
@@ -375,8 +436,11 @@ def _returning(statement: Update, table: Table, key: Names, returning_keys: bool
     return statement.returning(*(table.c[name] for name in key)) if returning_keys else statement
 
 
-def _postgres_update(table: Table, names: Names, key: Names, match: Names, returning_keys: bool) -> Update:
-    source = _unnested(table, names)
+def update_from_arrays(
+    table: Table, names: Names, key: Names, match: Names, returning_keys: bool = False, prefix: str = "v_"
+) -> Update:
+    """PostgreSQL's UPDATE from rows that are given as one array a column."""
+    source = _unnested(table, names, prefix)
     return _returning(
         _update(table, names, key, match, lambda name: source.c[name]), table, key, returning_keys
     )
@@ -400,18 +464,23 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _json_rows(
-    connection: Connection, table: Table, names: Names, rows: Sequence[Row]
+    connection: Connection, table: Table, names: Names, rows: Sequence[tuple[Any, ...]]
 ) -> dict[str, Any] | None:
     """The rows as one JSON parameter, or None for what SQLite's JSON cannot carry: bytes, exact floats, a
     NUL in a text.
     """
-    if any(isinstance(table.c[name].type, Numeric | LargeBinary) for name in names):
+    if not _fits_json(table, names):
         return None
     try:
-        encoded = _encode(_tuples(table, names, rows, connection.dialect))
+        encoded = _encode(_bound(table, names, rows, connection.dialect))
     except TypeError:
         return None
     return None if "\\u0000" in encoded else {"v_rows": encoded}
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _fits_json(table: Table, names: Names) -> bool:
+    return not any(isinstance(table.c[name].type, Numeric | LargeBinary) for name in names)
 
 
 def _update_one_by_one(

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from services.chassis import storage_failures
+from services.chassis import database_metrics, prepared_statements, storage_failures
 from services.chassis.errors import Kind, ServiceError
 
 log = logging.getLogger(__name__)
@@ -268,6 +268,7 @@ class SqliteWriter:
             hide_parameters=True,
         )
         event.listen(engine, "begin", begin_immediate)
+        database_metrics.count_statements_of(engine)
         return engine.connect()
 
     def _serve(self, connection: Connection) -> None:
@@ -305,7 +306,7 @@ def begin_immediate(connection: Connection) -> None:
     """Listener of an engine's `begin` event: take the write lock at once, so that no transaction fails
     half-way.
     """
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    prepared_statements.run_raw(connection, "BEGIN IMMEDIATE")
 
 
 def _checkpoint(connection: Connection) -> None:
@@ -401,6 +402,7 @@ def reading_engine(path: Path) -> AsyncEngine:
         pool_reset_on_return=None,
     )
     event.listen(engine.sync_engine, "connect", _prepare_reader)
+    database_metrics.count_statements_of(engine.sync_engine)
     return engine
 
 

@@ -2,28 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Executable, delete, func, select, text, update
+from sqlalchemy import Executable, delete, select, update
 from sqlalchemy.exc import DBAPIError
 
 from services.billing import customers, upkeep
-from services.billing.bookkeeper import Bookkeeper
 from services.billing.customers import Changes, Customer
 from services.billing.ledger import Receipt
 from services.billing.operations import Grant, Hold, Operation, WalletId
 from services.billing.prices import Limits, Price, Storefront
-from services.billing.schema import CUSTOMERS, JOURNAL, METADATA, UNBILLED, WALLETS
+from services.billing.schema import JOURNAL, METADATA, UNBILLED, WALLETS
 from services.billing.settings import MIGRATIONS
 from services.billing.store import customers as customer_rows
-from services.billing.store import holds, ledger, wallets
-from services.billing.verification import LedgerWatch, verify
-from services.chassis.database import Database, migrate, schema_drift
+from services.billing.store import holds, wallets
+from services.chassis.database import schema_drift
 from services.chassis.errors import ServiceError
+from tests.conformance.billing_house import Books
 from tests.unit.billing_books import (
     ANN,
     BEN,
@@ -42,95 +38,6 @@ from tests.unit.billing_books import (
 SHOP = Storefront(
     "shop", "Shop", "1+cafe", "s_live_", "s_test_", Limits(1, 2, 3), 500, {"a": Price("a", "A", "a", 5)}
 )
-
-
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_ms: int = T0_MS
-
-    def now_ms(self) -> int:
-        return self.at_ms
-
-    def monotonic_s(self) -> float:
-        return self.at_ms / 1000
-
-    async def sleep(self, delay_s: float) -> None:
-        self.at_ms += int(delay_s * 1000)
-
-
-@dataclass
-class Books:
-    """The store's own road: the bookkeeper over a migrated database with three customers."""
-
-    url: str
-    database: Database
-    clock: HandClock
-    bookkeeper: Bookkeeper
-
-    async def run(self, *batch: Operation) -> list[Receipt | ServiceError]:
-        """One batch, in one transaction."""
-        return await self.database.write(
-            lambda connection: ledger.commit(connection, batch, self.clock.now_ms)
-        )
-
-    async def execute(self, statement: Executable) -> None:
-        await self.database.write(lambda connection: _execute(connection, statement))
-
-    async def money(self, wallet_id: WalletId = ANN) -> tuple[int, int]:
-        return await self.database.read(lambda connection: wallets.standing(connection, wallet_id))
-
-    async def count(self, table: str) -> int:
-        return await self.database.read(
-            lambda connection: connection.execute(
-                select(func.count()).select_from(METADATA.tables[table])
-            ).scalar_one()
-        )
-
-    async def findings(self) -> set[str]:
-        return {
-            finding.invariant
-            for finding in (await verify(partial(self.database.read, snapshot=True))).findings
-        }
-
-
-def _execute(connection: Connection, statement: Executable) -> None:
-    connection.execute(statement)
-
-
-def _add_customers(connection: Connection) -> None:
-    for row in starting_wallets():
-        name = row.id.customer_id
-        limits = {"requests_per_minute": 1, "running_jobs": 1, "queued_jobs": 1}
-        connection.execute(
-            CUSTOMERS.insert().values(
-                customer_id=name,
-                storefront=row.storefront,
-                name=name,
-                state="active" if row.active else "suspended",
-                fingerprint="",
-                created_at_ms=0,
-                **limits,
-            )
-        )
-        connection.execute(
-            WALLETS.insert().values(
-                customer_id=name, mode=row.id.mode, balance_millis=0, reserved_millis=0, sequence=0
-            )
-        )
-
-
-@pytest.fixture
-async def books(engine_url: str) -> AsyncIterator[Books]:
-    await migrate(engine_url, MIGRATIONS)
-    database = await Database.open(engine_url, application_name="conformance")
-    clock = HandClock()
-    bookkeeper = Bookkeeper(database, clock)
-    await database.write(_add_customers)
-    yield Books(engine_url, database, clock, bookkeeper)
-    await bookkeeper.close()
-    await database.close()
 
 
 async def test_the_migrations_lead_to_the_declared_schema(engine_url: str) -> None:
@@ -342,135 +249,3 @@ async def test_customers_are_listed_changed_and_not_found(books: Books) -> None:
     assert await books.database.read(lambda c: customer_rows.page(c, "elsewhere", "", 9)) == []
     with pytest.raises(ServiceError, match="CUSTOMER_NOT_FOUND"):
         await books.database.write(lambda c: customer_rows.change(c, "nobody", Changes()))
-
-
-async def test_verification_reads_a_long_journal_in_moments(books: Books) -> None:
-    await books.run(top_up("start", 10_000))
-    for start in range(0, 4_000, 500):
-        await books.run(*(hold(f"j{n:05}", 1) for n in range(start, start + 500)))
-        await books.run(*(capture(f"j{n:05}", 1) for n in range(start, start + 500)))
-    # A plan that joins every page with the whole journal takes minutes here.
-    async with asyncio.timeout(15):
-        assert await books.findings() == set()
-
-
-Tamper = Callable[[Connection], None]
-
-
-def _without_triggers(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("ALTER TABLE journal DISABLE TRIGGER USER"))
-    else:
-        connection.execute(text("DROP TRIGGER journal_refuses_update"))
-        connection.execute(text("DROP TRIGGER journal_refuses_delete"))
-
-
-def _journal(statement: str) -> Tamper:
-    def tamper(connection: Connection) -> None:
-        _without_triggers(connection)
-        connection.execute(text(statement))
-
-    return tamper
-
-
-def _rows(statement: str) -> Tamper:
-    return lambda connection: _execute(connection, text(statement))
-
-
-TAMPERINGS = {
-    "a balance is raised": (_rows("UPDATE wallets SET balance_millis = 101"), {"I1", "I9"}),
-    "a reservation is lost": (_rows("UPDATE wallets SET reserved_millis = 0"), {"I2"}),
-    "a hold is lost": (_rows("DELETE FROM holds WHERE job_id = 'j2'"), {"I2", "I7"}),
-    "a hold is opened again": (
-        _rows("UPDATE holds SET state = 'open', closed_at_ms = NULL WHERE job_id = 'j3'"),
-        {"I2", "I6"},
-    ),
-    "a captured hold is called released": (
-        _rows("UPDATE holds SET state = 'released' WHERE job_id = 'j1'"),
-        {"I6"},
-    ),
-    "the last entry is lost": (_journal("DELETE FROM journal WHERE sequence = 6"), {"I4", "I6"}),
-    "an entry in the middle is lost": (
-        _journal("DELETE FROM journal WHERE sequence = 3"),
-        {"I1", "I2", "I4", "I5", "I6", "I9"},
-    ),
-    "an amount is changed": (
-        _journal("UPDATE journal SET amount_millis = 1 WHERE kind = 'top_up'"),
-        {"I1", "I5", "I9"},
-    ),
-    "a sequence is counted on": (_rows("UPDATE wallets SET sequence = sequence + 1"), {"I4"}),
-}
-
-
-@pytest.mark.parametrize("what", TAMPERINGS)
-async def test_verification_finds_what_was_tampered_with(books: Books, what: str) -> None:
-    tamper, expected = TAMPERINGS[what]
-    await books.execute(delete(WALLETS).where(WALLETS.c.customer_id != "ann"))
-    await books.run(
-        top_up("start", 100), hold("j1", 9), capture("j1", 4), hold("j2", 5), hold("j3", 1), release("j3")
-    )
-    assert await books.findings() == set()
-    await books.database.write(tamper)
-    found = await books.findings()
-    assert expected <= found, found
-
-
-async def test_the_watch_shows_drift_and_its_end(books: Books) -> None:
-    from prometheus_client import REGISTRY
-
-    async def drift_after_a_round() -> float | None:
-        rounds = REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0
-        while (REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0) < rounds + 1:
-            await watch.step()
-        return REGISTRY.get_sample_value("atelier_billing_ledger_drift")
-
-    watch = LedgerWatch(partial(books.database.read, snapshot=True))
-    await books.run(top_up("start", 100), hold("j1", 9))
-    assert await drift_after_a_round() == 0
-    await books.run(capture("j1", 4))
-    assert await drift_after_a_round() == 0
-    await books.execute(text("UPDATE wallets SET balance_millis = 97 WHERE balance_millis = 96"))
-    assert await drift_after_a_round() == 1
-    await books.execute(text("UPDATE wallets SET balance_millis = 96 WHERE balance_millis = 97"))
-    assert await drift_after_a_round() == 0
-
-
-async def test_two_replicas_on_one_wallet_never_spend_twice(postgres_url: str) -> None:
-    await migrate(postgres_url, MIGRATIONS)
-    databases = [await Database.open(postgres_url, application_name=f"replica-{n}") for n in range(2)]
-    keepers = [Bookkeeper(database, HandClock()) for database in databases]
-    try:
-        await databases[0].write(_add_customers)
-        await keepers[0].submit(top_up("start", 300))
-        same = [(keeper, hold(f"j{n}", 3)) for n in range(200) for keeper in keepers]
-        held = await asyncio.gather(*(k.submit(op) for k, op in same), return_exceptions=True)
-        first = [answer for answer in held if isinstance(answer, Receipt) and not answer.replayed]
-        again = [answer for answer in held if isinstance(answer, Receipt) and answer.replayed]
-        assert (len(first), len(again)) == (100, 100)
-        assert (await verify(partial(databases[1].read, snapshot=True))).findings == []
-    finally:
-        for keeper in keepers:
-            await keeper.close()
-        for database in databases:
-            await database.close()
-
-
-async def test_two_replicas_given_one_job_for_two_customers_hold_it_once(postgres_url: str) -> None:
-    await migrate(postgres_url, MIGRATIONS)
-    databases = [await Database.open(postgres_url, application_name=f"replica-{n}") for n in range(2)]
-    keepers = [Bookkeeper(database, HandClock()) for database in databases]
-    try:
-        await databases[0].write(_add_customers)
-        await asyncio.gather(keepers[0].submit(top_up("a", 900)), keepers[1].submit(top_up("b", 900, BEN)))
-        pairs = [(keepers[0], hold(f"j{n}", 1)) for n in range(50)]
-        pairs += [(keepers[1], hold(f"j{n}", 1, BEN)) for n in reversed(range(50))]
-        answers = await asyncio.gather(*(k.submit(op) for k, op in pairs), return_exceptions=True)
-        refusals = {answer.reason for answer in answers if isinstance(answer, ServiceError)}
-        assert sum(isinstance(answer, Receipt) for answer in answers) == 50
-        assert refusals == {"IDEMPOTENCY_KEY_CONFLICT"}
-        assert (await verify(partial(databases[0].read, snapshot=True))).findings == []
-    finally:
-        for keeper in keepers:
-            await keeper.close()
-        for database in databases:
-            await database.close()

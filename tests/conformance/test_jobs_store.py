@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
@@ -41,7 +41,7 @@ async def load_of(store: JobStore, customer_id: str = "cus_a") -> Load:
 
 
 async def queued(store: JobStore, job_id: str = "job_1", **given: object) -> Job:
-    job = await store.admit(a_job(job_id, **given), 1000)
+    job, _ = await store.admit(a_job(job_id, **given), 1000)
     return await store.commit(job, rules.moved(job, JobState.QUEUED, NOW_MS, quoted_millis=500))
 
 
@@ -62,7 +62,7 @@ async def test_the_migrations_lead_to_the_declared_tables(engine_url: str) -> No
 
 
 async def test_a_job_reads_back_as_it_was_written(store: JobStore) -> None:
-    job = await store.admit(a_job(), 10)
+    job, _ = await store.admit(a_job(), 10)
     assert await store.job("job_1") == job == a_job()
     after = rules.moved(job, JobState.QUEUED, NOW_MS, quoted_millis=2**40, avoid_account_ids=("a", "b"))
     await store.commit(job, after)
@@ -85,7 +85,7 @@ async def test_a_jobs_references_read_back_as_they_were_written(store: JobStore)
 
 
 async def test_a_job_from_before_there_were_references_reads_back_without_any(store: JobStore) -> None:
-    job = await store.admit(a_job(), 10)
+    job, _ = await store.admit(a_job(), 10)
     written = msgspec.json.decode(rows.all_columns(job)["generation"])
     before = {name: value for name, value in written.items() if not name.startswith("reference")}
     assert before != written
@@ -107,7 +107,7 @@ async def test_one_of_many_simultaneous_admissions_of_a_key_wins(store: JobStore
     key = "cus_a test same"
     jobs = [a_job(f"job_{n}", admission_key=key) for n in range(100)]
     found = await asyncio.gather(*(store.admit(job, 1000) for job in jobs))
-    assert len({job.job_id for job in found}) == 1
+    assert len({admitted.job.job_id for admitted in found}) == 1
     assert (await load_of(store)).waiting == 1
 
 
@@ -137,7 +137,7 @@ async def test_running_jobs_at_the_limit_refuse_another(store: JobStore) -> None
 
 async def test_a_replay_is_answered_even_beyond_the_limits(store: JobStore) -> None:
     job = await queued(store)
-    assert (await store.admit(a_job("job_9", admission_key=job.admission_key), 0)).job_id == "job_1"
+    assert (await store.admit(a_job("job_9", admission_key=job.admission_key), 0)).job.job_id == "job_1"
 
 
 async def test_a_worker_that_was_declared_dead_admits_nothing(store: JobStore) -> None:
@@ -148,13 +148,13 @@ async def test_a_worker_that_was_declared_dead_admits_nothing(store: JobStore) -
 
 
 async def test_a_removed_admission_leaves_nothing_and_frees_the_key(store: JobStore) -> None:
-    job = await store.admit(a_job(), 10)
+    job, _ = await store.admit(a_job(), 10)
     await store.remove(job)
     await store.remove(job)
     assert await store.job("job_1") is None
     assert await store.list_events("job_1") == []
     assert await load_of(store) == EMPTY
-    again = await store.admit(a_job("job_2", admission_key=job.admission_key), 10)
+    again, _ = await store.admit(a_job("job_2", admission_key=job.admission_key), 10)
     assert again.job_id == "job_2"
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any
 
 import pytest
 from sqlalchemy import (
     Connection,
+    func,
     select,
 )
 from sqlalchemy.exc import IntegrityError
@@ -226,13 +228,18 @@ async def test_batch_statements_use_the_primary_key_on_a_table_that_was_empty_wh
         update_rows(connection, THINGS, key=["id"], match=["epoch"], rows=rows)
         return time.perf_counter() - started_s
 
+    def scan(connection: Connection) -> float:
+        started_s = time.perf_counter()
+        connection.execute(select(func.count()).where(THINGS.c.amount_millis.is_not(None))).one()
+        return time.perf_counter() - started_s
+
     for _ in range(10):
         await things.write(batch)
     await things.write(inserting(*(thing(f"t{number:06}") for number in range(200_000))))
-    times = sorted([await things.write(batch) for _ in range(9)])
 
-    # A scan of 200,000 rows for each of two statements takes some 50 ms; a hundred look-ups take one.
-    assert times[4] < 0.02
+    # A hundred look-ups take a tenth of a scan; a batch that scans does so twice. Timed in turns: machines are busy.
+    times = [(await things.write(batch), await things.write(scan)) for _ in range(9)]
+    assert median(time_s for time_s, _ in times) < median(time_s for _, time_s in times)
 
 
 async def test_locked_rows_come_in_order(things: Database) -> None:

@@ -5,12 +5,13 @@ However they interleave, only the live owner's epoch writes, and no unfinished j
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from msgspec.structs import replace
 from sqlalchemy import create_engine, event, select
 from sqlalchemy.pool import StaticPool
 
@@ -75,7 +76,7 @@ class Ownership(RuleBasedStateMachine):
         job = a_job(self.name("job"), owner=worker.worker_id, running_limit=1000)
         [result] = self.write(apply_admissions, [Admission(job, 1000)])
         if worker.worker_id in self.alive:
-            assert result == job
+            assert result == (job, 0)
             self.owner[job.job_id] = (worker.worker_id, 1)
             self.last_epoch[job.job_id] = 1
             worker.jobs[job.job_id] = job

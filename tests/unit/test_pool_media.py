@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -71,11 +72,31 @@ def test_a_file_that_is_cut_off_or_something_else_is_unknown(tmp_path: Path, con
 
 async def test_an_object_appears_under_its_key_with_its_hash(store: MediaStore, tmp_path: Path) -> None:
     staged = await store.stage(chunks(PICTURE))
-    assert files(tmp_path) == {f".incoming/{staged.path.name}"}
+    assert files(tmp_path) == set()
     await store.publish(staged, "job_1/primary.png")
     assert files(tmp_path) == {"job_1/primary.png"}
     assert (tmp_path / "media/job_1/primary.png").read_bytes() == PICTURE
     assert (staged.size_bytes, len(staged.sha256)) == (len(PICTURE), 64)
+
+
+async def test_a_large_object_lies_beside_the_store_until_it_gets_its_key(tmp_path: Path) -> None:
+    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), b"ID3\x04" + b"\x01" * 3_000_000
+    staged, other = [await store.stage(chunks(content, 100_000)) for _ in range(2)]
+    assert files(tmp_path) == {f".incoming/{one.path.name}" for one in (staged, other)}
+    await store.discard(other)
+    await store.publish(staged, "job_1/primary.mp3")
+    assert files(tmp_path) == {"job_1/primary.mp3"}
+    assert (tmp_path / "media/job_1/primary.mp3").read_bytes() == content
+
+
+async def test_what_is_published_together_succeeds_and_fails_apart(store: MediaStore, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/job_3").write_text("no folder")
+    staged = [await store.stage(chunks(PICTURE)) for _ in range(6)]
+    keys = [f"job_{number}/primary.png" for number in range(6)]
+    outcomes = await asyncio.gather(*map(store.publish, staged, keys), return_exceptions=True)
+    assert [isinstance(one, OSError) for one in outcomes] == [number == 3 for number in range(6)]
+    assert files(tmp_path) == {key for key in keys if "job_3" not in key} | {"job_3"}
 
 
 async def test_the_same_bytes_twice_are_one_object(store: MediaStore, tmp_path: Path) -> None:

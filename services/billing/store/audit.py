@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, select, tuple_
+from sqlalchemy import Connection, and_, exists, func, or_, select, tuple_
 
 from services.billing.audit import HoldFacts, WalletFacts
-from services.billing.ledger import TOMBSTONE, Entry, HoldRow
+from services.billing.ledger import UNBILLED as UNPAID
+from services.billing.ledger import Entry, HoldRow
 from services.billing.operations import CAPTURE, EXPIRE, HOLD, RELEASE, WalletId
-from services.billing.schema import HOLDS, IS_OPEN, JOURNAL, WALLETS
+from services.billing.schema import CHARGED_TOTALS, HOLDS, IS_OPEN, JOURNAL, UNBILLED, WALLETS
 from services.billing.store.ledger import ENTRY_COLUMNS, HOLD_COLUMNS, entry_of, hold_of
-from services.chassis.database import member_of
+from services.chassis.database import database_now_ms, member_of
 
 
 class EntriesPage(NamedTuple):
@@ -31,6 +32,7 @@ def wallets_page(connection: Connection, after: WalletId, limit: int) -> list[Wa
         .group_by(HOLDS.c.customer_id, HOLDS.c.mode)
         .subquery()
     )
+    totals = CHARGED_TOTALS.c
     last = select(func.max(JOURNAL.c.sequence)).where(
         JOURNAL.c.customer_id == WALLETS.c.customer_id, JOURNAL.c.mode == WALLETS.c.mode
     )
@@ -43,14 +45,20 @@ def wallets_page(connection: Connection, after: WalletId, limit: int) -> list[Wa
             WALLETS.c.sequence,
             func.coalesce(last.scalar_subquery(), 0),
             func.coalesce(held.c.millis, 0),
+            *(func.coalesce(column, 0) for column in (totals.sequence, totals.captured_millis)),
+            func.coalesce(totals.unbilled_millis, 0),
         )
         .outerjoin(held, and_(held.c.customer_id == WALLETS.c.customer_id, held.c.mode == WALLETS.c.mode))
+        .outerjoin(
+            CHARGED_TOTALS,
+            and_(totals.customer_id == WALLETS.c.customer_id, totals.mode == WALLETS.c.mode),
+        )
         .where(tuple_(WALLETS.c.customer_id, WALLETS.c.mode) > tuple_(*after))
         .order_by(WALLETS.c.customer_id, WALLETS.c.mode)
         .limit(limit)
     )
     rows = connection.execute(statement)
-    return [WalletFacts(WalletId(row[0], row[1]), *row[2:6], int(row[6])) for row in rows]
+    return [WalletFacts(WalletId(row[0], row[1]), *row[2:6], int(row[6]), tuple(row[7:])) for row in rows]
 
 
 def entries_page(
@@ -67,24 +75,79 @@ def entries_page(
     entries = [entry_of(row) for row in rows]
     by_key = _entries_by_key(connection, [entry.idempotency_key for entry in entries])
     repeated = [key for (owner, key), found in by_key.items() if owner == wallet and len(found) > 1]
-    made = {e.job_id for e in entries if e.applied and (e.kind == HOLD or e.outcome == TOMBSTONE)}
-    there = connection.execute(select(HOLDS.c.job_id).where(member_of(HOLDS.c.job_id, made))).scalars()
-    return EntriesPage(entries, repeated, sorted(made - set(there)))
+    # Whatever is written of a job is about its hold, but for a hold that was refused.
+    jobs = {e.job_id for e in entries if e.job_id and (e.applied or e.kind != HOLD)}
+    there = connection.execute(select(HOLDS.c.job_id).where(member_of(HOLDS.c.job_id, jobs))).scalars()
+    return EntriesPage(entries, repeated, sorted(jobs - set(there)))
 
 
 def holds_page(connection: Connection, after_job_id: str, limit: int) -> list[HoldFacts]:
-    """Holds in order of job, each with the applied entries that name it."""
+    """Holds in order of job, each with the entries that name it and what is listed of it as unbilled."""
     statement = select(*HOLD_COLUMNS).where(HOLDS.c.job_id > after_job_id)
     rows = connection.execute(statement.order_by(HOLDS.c.job_id).limit(limit))
     holds = [hold_of(row) for row in rows]
     kinds = (HOLD, CAPTURE, RELEASE, EXPIRE)
     by_key = _entries_by_key(connection, [f"{kind}:{hold.job_id}" for hold in holds for kind in kinds])
+    owed = select(UNBILLED.c.job_id, UNBILLED.c.amount_millis)
+    named = owed.where(member_of(UNBILLED.c.job_id, [hold.job_id for hold in holds]))
+    listed = {row.job_id: row.amount_millis for row in connection.execute(named)}
 
-    def entry(hold: HoldRow, kind: str) -> Entry | None:
+    def entry(hold: HoldRow, kind: str, applied: bool = True) -> Entry | None:
         found = by_key.get((hold.wallet, f"{kind}:{hold.job_id}"), [])
-        return found[0] if found and found[0].applied else None
+        return found[0] if found and found[0].applied is applied else None
 
-    return [HoldFacts(hold, *(entry(hold, kind) for kind in kinds)) for hold in holds]
+    def unpaid(hold: HoldRow) -> Entry | None:
+        refused = entry(hold, CAPTURE, applied=False)
+        return refused if refused is not None and refused.outcome == UNPAID else None
+
+    return [
+        HoldFacts(
+            hold,
+            held=entry(hold, HOLD),
+            captured=entry(hold, CAPTURE),
+            released=entry(hold, RELEASE),
+            expired=entry(hold, EXPIRE),
+            unpaid=unpaid(hold),
+            listed_millis=listed.get(hold.job_id),
+        )
+        for hold in holds
+    ]
+
+
+def overdue_holds(connection: Connection) -> int:
+    """How many open holds are past their expiry, by the database's own clock."""
+    late = select(func.count()).select_from(HOLDS).where(IS_OPEN, HOLDS.c.expires_at_ms < database_now_ms())
+    return connection.execute(late).scalar_one()
+
+
+def strays(connection: Connection, limit: int) -> list[str]:
+    """Rows that belong to nothing: of wallets that are not there, and unbilled jobs without a hold."""
+    found = [f"journal of {owner} {mode}" for owner, mode in _journals_without_wallet(connection, limit)]
+    for table in (HOLDS, UNBILLED):
+        kind, job_id = table.name.rstrip("s"), table.c.job_id
+        missing = ~exists().where(
+            WALLETS.c.customer_id == table.c.customer_id, WALLETS.c.mode == table.c.mode
+        )
+        if table is UNBILLED:
+            missing = or_(missing, ~exists().where(HOLDS.c.job_id == job_id))
+        rows = connection.execute(select(job_id).where(missing).order_by(job_id).limit(limit)).scalars()
+        found += [f"{kind} {name}" for name in rows]
+    return found
+
+
+def _journals_without_wallet(connection: Connection, limit: int) -> list[tuple[str, str]]:
+    # From owner to owner by index: reading a long journal for a few names would outlast a reader's time.
+    entries = JOURNAL.c
+    owners = select(func.min(entries.customer_id).label("customer_id")).cte("owners", recursive=True)
+    following = select(func.min(entries.customer_id)).where(entries.customer_id > owners.c.customer_id)
+    owners = owners.union_all(select(following.scalar_subquery()).where(owners.c.customer_id.is_not(None)))
+    found: list[tuple[str, str]] = []
+    for mode in ("live", "test"):
+        named = and_(entries.customer_id == owners.c.customer_id, entries.mode == mode)
+        wallet = and_(WALLETS.c.customer_id == owners.c.customer_id, WALLETS.c.mode == mode)
+        stray = select(owners.c.customer_id).where(exists().where(named), ~exists().where(wallet))
+        found += [(owner, mode) for owner in connection.execute(stray.limit(limit)).scalars()]
+    return found
 
 
 def _entries_by_key(connection: Connection, keys: Sequence[str]) -> dict[tuple[WalletId, str], list[Entry]]:

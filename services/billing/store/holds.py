@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, func, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, func, select, tuple_, update
 
 from services.billing import errors
 from services.billing.ledger import OPEN, HoldRow
 from services.billing.operations import Expire, WalletId
 from services.billing.schema import HOLDS, IS_OPEN, UNBILLED
 from services.billing.store.ledger import HOLD_COLUMNS, hold_of
-from services.chassis.database import locked, member_of
+from services.chassis.database import locked, member_of, member_of_named, prepared
+
+# Locked in the order that batches lock them in; an UPDATE alone would lock in any order.
+_LOCKED_OPEN = prepared(
+    locked(select(HOLDS.c.job_id).where(member_of_named(HOLDS.c.job_id, "job_ids"), IS_OPEN), HOLDS.c.job_id)
+)
+_LATER = bindparam("later_ms", type_=BigInteger())
+_EXTEND = prepared(
+    update(HOLDS)
+    .where(member_of_named(HOLDS.c.job_id, "job_ids"), HOLDS.c.expires_at_ms < _LATER)
+    .values(expires_at_ms=_LATER)
+)
 
 
 class Filter(NamedTuple):
@@ -37,11 +48,8 @@ class Totals(NamedTuple):
 
 def extend(connection: Connection, job_ids: Sequence[str], expires_at_ms: int) -> list[str]:
     """Let open holds live until `expires_at_ms` at least; returns the jobs that have no open hold."""
-    named = select(HOLDS.c.job_id).where(member_of(HOLDS.c.job_id, job_ids), IS_OPEN)
-    # Locked in the order that batches lock them in; an UPDATE alone would lock in any order.
-    found = set(connection.execute(locked(named, HOLDS.c.job_id)).scalars())
-    later = case((HOLDS.c.expires_at_ms < expires_at_ms, expires_at_ms), else_=HOLDS.c.expires_at_ms)
-    connection.execute(update(HOLDS).where(member_of(HOLDS.c.job_id, found)).values(expires_at_ms=later))
+    found = {row[0] for row in _LOCKED_OPEN.rows(connection, job_ids=job_ids)}
+    _EXTEND.run(connection, job_ids=found, later_ms=expires_at_ms)
     return [job_id for job_id in dict.fromkeys(job_ids) if job_id not in found]
 
 

@@ -10,12 +10,25 @@ from services.billing import errors
 from services.billing.keys import Key, KeyOwner
 from services.billing.prices import Limits
 from services.billing.schema import API_KEYS, CUSTOMERS
-from services.chassis.database import insert_rows, member_of, update_rows
+from services.chassis.database import insert_rows, member_of_named, prepared, update_rows
 
 # More keys than anybody lists; older ones stay valid and can be revoked by id.
 LISTED_KEYS = 1_000
 
 _KEY_COLUMNS = tuple(API_KEYS.c[name] for name in Key.__slots__)
+_OWNERS = prepared(
+    select(
+        API_KEYS.c.digest,
+        CUSTOMERS.c.storefront,
+        CUSTOMERS.c.state,
+        CUSTOMERS.c.requests_per_minute,
+        CUSTOMERS.c.running_jobs,
+        CUSTOMERS.c.queued_jobs,
+        *_KEY_COLUMNS,
+    )
+    .join_from(API_KEYS, CUSTOMERS, API_KEYS.c.customer_id == CUSTOMERS.c.customer_id)
+    .where(member_of_named(API_KEYS.c.digest, "digests"))
+)
 
 
 def add(connection: Connection, key: Key, digest: str) -> None:
@@ -26,21 +39,10 @@ def add(connection: Connection, key: Key, digest: str) -> None:
 
 def owners(connection: Connection, digests: Sequence[str]) -> dict[str, KeyOwner]:
     """The keys with these digests and their customers, by digest, whether or not they may be used."""
-    statement = (
-        select(
-            API_KEYS.c.digest,
-            CUSTOMERS.c.storefront,
-            CUSTOMERS.c.state,
-            CUSTOMERS.c.requests_per_minute,
-            CUSTOMERS.c.running_jobs,
-            CUSTOMERS.c.queued_jobs,
-            *_KEY_COLUMNS,
-        )
-        .join_from(API_KEYS, CUSTOMERS, API_KEYS.c.customer_id == CUSTOMERS.c.customer_id)
-        .where(member_of(API_KEYS.c.digest, digests))
-    )
     found = {}
-    for digest, storefront, state, per_minute, running, queued, *key in connection.execute(statement):
+    for digest, storefront, state, per_minute, running, queued, *key in _OWNERS.rows(
+        connection, digests=digests
+    ):
         limits = Limits(per_minute, running, queued)
         found[digest] = KeyOwner(Key(*key), digest, storefront, state == "active", limits)
     return found

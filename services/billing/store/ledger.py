@@ -11,7 +11,16 @@ from services.billing import ledger
 from services.billing.ledger import Entry, HoldRow, Result, Wallet, WriteSet
 from services.billing.operations import Operation, WalletId
 from services.billing.schema import CUSTOMERS, HOLDS, JOURNAL, UNBILLED, WALLETS
-from services.chassis.database import insert_rows, locked, member_of, update_rows
+from services.chassis.database import (
+    Change,
+    Insertion,
+    insert_rows,
+    locked,
+    member_of_named,
+    prepared,
+    read_together,
+    write_together,
+)
 
 _STATE = select(CUSTOMERS.c.state).where(CUSTOMERS.c.customer_id == WALLETS.c.customer_id).scalar_subquery()
 _STOREFRONT = (
@@ -27,6 +36,13 @@ _WALLETS = select(
     WALLETS.c.reserved_millis,
     WALLETS.c.sequence,
 )
+_LOCKED_WALLETS = prepared(
+    locked(
+        _WALLETS.where(member_of_named(WALLETS.c.customer_id, "customer_ids")),
+        WALLETS.c.customer_id,
+        WALLETS.c.mode,
+    )
+)
 HOLD_COLUMNS = (
     HOLDS.c.job_id,
     HOLDS.c.customer_id,
@@ -38,8 +54,17 @@ HOLD_COLUMNS = (
     HOLDS.c.expires_at_ms,
     HOLDS.c.closed_at_ms,
 )
-_ENTRY_FIELDS = Entry._fields[1:]
-ENTRY_COLUMNS = (JOURNAL.c.customer_id, JOURNAL.c.mode, *(JOURNAL.c[name] for name in _ENTRY_FIELDS))
+_HOLD_NAMES = tuple(column.name for column in HOLD_COLUMNS)
+# Locked too: an extension of holds does not take the wallet's lock.
+_LOCKED_HOLDS = prepared(
+    locked(select(*HOLD_COLUMNS).where(member_of_named(HOLDS.c.job_id, "job_ids")), HOLDS.c.job_id)
+)
+_ENTRY_NAMES = ("customer_id", "mode", *Entry._fields[1:])
+ENTRY_COLUMNS = tuple(JOURNAL.c[name] for name in _ENTRY_NAMES)
+_ENTRIES = prepared(select(*ENTRY_COLUMNS).where(member_of_named(JOURNAL.c.idempotency_key, "keys")))
+
+_CLOSED_NAMES = ("job_id", "state", "captured_millis", "closed_at_ms")
+_WALLET_NAMES = ("customer_id", "mode", "balance_millis", "reserved_millis", "sequence")
 
 
 def commit(connection: Connection, batch: Sequence[Operation], now_ms: Callable[[], int]) -> list[Result]:
@@ -49,8 +74,11 @@ def commit(connection: Connection, batch: Sequence[Operation], now_ms: Callable[
     committed is seen; the clock is read last, so that no entry is older than the one before it.
     """
     wallets = _wallets(connection, {operation.wallet.customer_id for operation in batch})
-    holds = _holds(connection, {job for operation in batch if (job := getattr(operation, "job_id", ""))})
-    seen = _entries(connection, {operation.key for operation in batch})
+    holds, seen = _holds_and_entries(
+        connection,
+        {job for operation in batch if (job := getattr(operation, "job_id", ""))},
+        {operation.key for operation in batch},
+    )
     results, writes = ledger.apply(batch, wallets, holds, seen, now_ms())
     _store(connection, writes)
     return results
@@ -67,75 +95,40 @@ def hold_of(row: Sequence[Any]) -> HoldRow:
 
 
 def _wallets(connection: Connection, customer_ids: set[str]) -> dict[WalletId, Wallet]:
-    named = _WALLETS.where(member_of(WALLETS.c.customer_id, customer_ids))
-    rows = connection.execute(locked(named, WALLETS.c.customer_id, WALLETS.c.mode))
     wallets = (
         Wallet(WalletId(customer_id, mode), storefront, state == "active", balance, reserved, sequence)
-        for customer_id, mode, storefront, state, balance, reserved, sequence in rows
+        for customer_id, mode, storefront, state, balance, reserved, sequence in _LOCKED_WALLETS.rows(
+            connection, customer_ids=customer_ids
+        )
     )
     return {wallet.id: wallet for wallet in wallets}
 
 
-def _holds(connection: Connection, job_ids: set[str]) -> dict[str, HoldRow]:
-    if not job_ids:
-        return {}
-    named = select(*HOLD_COLUMNS).where(member_of(HOLDS.c.job_id, job_ids))
-    # Locked too: an extension of holds does not take the wallet's lock.
-    return {row[0]: hold_of(row) for row in connection.execute(locked(named, HOLDS.c.job_id))}
-
-
-def _entries(connection: Connection, keys: set[str]) -> dict[tuple[WalletId, str], Entry]:
-    named = select(*ENTRY_COLUMNS).where(member_of(JOURNAL.c.idempotency_key, keys))
-    entries = map(entry_of, connection.execute(named))
-    return {(entry.wallet, entry.idempotency_key): entry for entry in entries}
+def _holds_and_entries(
+    connection: Connection, job_ids: set[str], keys: set[str]
+) -> tuple[dict[str, HoldRow], dict[tuple[WalletId, str], Entry]]:
+    holds, seen = read_together(connection, (_LOCKED_HOLDS, _ENTRIES), job_ids=job_ids, keys=keys)
+    entries = map(entry_of, seen)
+    return {row[0]: hold_of(row) for row in holds}, {
+        (one.wallet, one.idempotency_key): one for one in entries
+    }
 
 
 def _store(connection: Connection, writes: WriteSet) -> None:
-    insert_rows(connection, JOURNAL, [_entry_row(entry) for entry in writes.entries])
-    new_holds = sorted(writes.new_holds, key=lambda hold: hold.job_id)
-    insert_rows(connection, HOLDS, [_hold_row(hold) for hold in new_holds])
-    closed = [
-        {
-            "job_id": hold.job_id,
-            "state": hold.state,
-            "captured_millis": hold.captured_millis,
-            "closed_at_ms": hold.closed_at_ms,
-        }
-        for hold in writes.changed_holds
-    ]
-    update_rows(connection, HOLDS, key=("job_id",), rows=closed, returning_keys=False)
-    wallets = [
-        {
-            "customer_id": wallet.id.customer_id,
-            "mode": wallet.id.mode,
-            "balance_millis": wallet.balance_millis,
-            "reserved_millis": wallet.reserved_millis,
-            "sequence": wallet.sequence,
-        }
-        for wallet in writes.wallets
-    ]
-    update_rows(connection, WALLETS, key=("customer_id", "mode"), rows=wallets, returning_keys=False)
+    entries = [(*entry[0], *entry[1:]) for entry in writes.entries]
+    made = sorted([(hold[0], *hold[1], *hold[2:]) for hold in writes.new_holds])
+    closed = sorted([(h.job_id, h.state, h.captured_millis, h.closed_at_ms) for h in writes.changed_holds])
+    wallets = sorted([(*w.id, w.balance_millis, w.reserved_millis, w.sequence) for w in writes.wallets])
+    write_together(
+        connection,
+        (
+            Insertion(JOURNAL, _ENTRY_NAMES, entries),
+            Insertion(HOLDS, _HOLD_NAMES, made),
+            Change(HOLDS, ("job_id",), _CLOSED_NAMES, closed),
+            Change(WALLETS, ("customer_id", "mode"), _WALLET_NAMES, wallets),
+        ),
+    )
     insert_rows(connection, UNBILLED, [_unbilled_row(entry) for entry in writes.unbilled])
-
-
-def _entry_row(entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(_ENTRY_FIELDS, entry[1:], strict=True))
-    row["customer_id"], row["mode"] = entry.wallet
-    return row
-
-
-def _hold_row(hold: HoldRow) -> dict[str, Any]:
-    return {
-        "job_id": hold.job_id,
-        "customer_id": hold.wallet.customer_id,
-        "mode": hold.wallet.mode,
-        "amount_millis": hold.amount_millis,
-        "captured_millis": hold.captured_millis,
-        "state": hold.state,
-        "created_at_ms": hold.created_at_ms,
-        "expires_at_ms": hold.expires_at_ms,
-        "closed_at_ms": hold.closed_at_ms,
-    }
 
 
 def _unbilled_row(entry: Entry) -> dict[str, Any]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Text, bindparam, select
 
 from services.billing import errors
 from services.billing.ledger import Entry
 from services.billing.operations import WalletId
 from services.billing.schema import JOURNAL, WALLETS
 from services.billing.store.ledger import ENTRY_COLUMNS, entry_of
+from services.chassis.database import prepared
+
+_STANDING = prepared(
+    select(WALLETS.c.balance_millis, WALLETS.c.reserved_millis).where(
+        WALLETS.c.customer_id == bindparam("customer_id", type_=Text()),
+        WALLETS.c.mode == bindparam("mode", type_=Text()),
+    )
+)
 
 
 class Standing(NamedTuple):
@@ -22,9 +30,7 @@ class Standing(NamedTuple):
 
 def standing(connection: Connection, wallet: WalletId) -> Standing:
     """Raises ServiceError CUSTOMER_NOT_FOUND."""
-    statement = select(WALLETS.c.balance_millis, WALLETS.c.reserved_millis)
-    named = statement.where(WALLETS.c.customer_id == wallet.customer_id, WALLETS.c.mode == wallet.mode)
-    row = connection.execute(named).first()
+    row = _STANDING.first(connection, **wallet._asdict())
     if row is None:
         raise errors.customer_not_found(wallet.customer_id)
     return Standing(*row)
