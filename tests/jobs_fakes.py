@@ -6,7 +6,6 @@ What a job does at its provider is chosen by its prompt: see `FakePool`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -14,160 +13,24 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from services.chassis.dispatch import Handler, dispatcher
+from services.chassis.dispatch import dispatcher
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc_server import RpcServer
-from services.gen.billing.v1 import billing_pb2 as billing
-from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
+from tests.jobs_fake_billing import PRICE_MILLIS, FakeBilling, Faults, Partial, handlers, now_ms, unavailable
 
-PRICE_MILLIS = 20_000
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def unavailable() -> ServiceError:
-    return ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "away")
-
-
-class _Partial:
-    """A servicer that has the methods of `fake` and lacks all others."""
-
-    def __init__(self, fake: Any) -> None:
-        self._fake = fake
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fake, name, None)
-
-
-def _handlers(methods: dict[str, tuple[type[Any], Any]]) -> dict[str, Handler[Any]]:
-    return {name: Handler(kind, behavior) for name, (kind, behavior) in methods.items()}
-
-
-class _Faults:
-    """Per method: an error to raise, and whether the call takes effect before it."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.before: dict[str, ServiceError] = {}
-        self.after: dict[str, ServiceError] = {}
-        self.delay_s: dict[str, float] = {}
-
-    async def enter(self, method: str) -> None:
-        self.calls[method] += 1
-        if method in self.delay_s:
-            await asyncio.sleep(self.delay_s[method])
-        if method in self.before:
-            raise self.before[method]
-
-    def leave(self, method: str) -> None:
-        if method in self.after:
-            raise self.after[method]
-
-
-@dataclass
-class Hold:
-    customer_id: str
-    mode: int
-    amount_millis: int
-    state: int = billing.HOLD_STATE_OPEN
-    captured_millis: int = 0
-    created_at_ms: int = field(default_factory=_now_ms)
-
-
-class FakeBilling(_Faults):
-    """One wallet that never empties, unless told; every hold by its job."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds: dict[str, Hold] = {}
-        self.captures: Counter[str] = Counter()
-        self.expired: set[str] = set()
-        methods: dict[str, tuple[type[Any], Any]] = {
-            "Hold": (billing.HoldRequest, self.Hold),
-            "Capture": (billing.CaptureRequest, self.Capture),
-            "Release": (billing.ReleaseRequest, self.Release),
-            "ExtendHolds": (billing.ExtendHoldsRequest, self.ExtendHolds),
-            "ListHolds": (billing.ListHoldsRequest, self.ListHolds),
-        }
-        handlers = _handlers(methods)
-        self._dispatch = dispatcher(handlers, billing.DispatchResponse, billing.DispatchReply)
-
-    def add_to(self, server: Any) -> None:
-        partial: Any = _Partial(self)
-        billing_rpc.add_BillingServiceServicer_to_server(partial, server)
-
-    def Dispatch(self, request_iterator: Any, context: Any) -> Any:
-        return self._dispatch(request_iterator, context)
-
-    def open_holds(self) -> list[str]:
-        return [job_id for job_id, hold in self.holds.items() if hold.state == billing.HOLD_STATE_OPEN]
-
-    async def Hold(self, request: billing.HoldRequest, context: Any) -> billing.HoldResponse:
-        await self.enter("Hold")
-        hold = self.holds.get(request.job_id)
-        if hold is not None and hold.state == billing.HOLD_STATE_RELEASED:
-            raise ServiceError(Kind.FAILED_PRECONDITION, "HOLD_RELEASED", "released")
-        amount = PRICE_MILLIS * request.quantity
-        if hold is None:
-            self.holds[request.job_id] = Hold(request.customer_id, request.mode, amount)
-        self.leave("Hold")
-        return billing.HoldResponse(amount_millis=amount, price_version="1")
-
-    async def Capture(self, request: billing.CaptureRequest, context: Any) -> billing.CaptureResponse:
-        await self.enter("Capture")
-        hold = self.holds[request.job_id]
-        if hold.state == billing.HOLD_STATE_RELEASED:
-            raise ServiceError(Kind.FAILED_PRECONDITION, "HOLD_RELEASED", "released")
-        if hold.state == billing.HOLD_STATE_OPEN:
-            self.captures[request.job_id] += 1
-            hold.state = billing.HOLD_STATE_CAPTURED
-            hold.captured_millis = request.amount_millis
-        self.leave("Capture")
-        if request.job_id in self.expired:
-            return billing.CaptureResponse(unbilled=True)
-        return billing.CaptureResponse(captured_millis=hold.captured_millis)
-
-    async def Release(self, request: billing.ReleaseRequest, context: Any) -> billing.ReleaseResponse:
-        await self.enter("Release")
-        hold = self.holds.setdefault(request.job_id, Hold(request.customer_id, request.mode, 0))
-        if hold.state == billing.HOLD_STATE_CAPTURED:
-            raise ServiceError(Kind.FAILED_PRECONDITION, "HOLD_CAPTURED", "captured")
-        hold.state = billing.HOLD_STATE_RELEASED
-        self.leave("Release")
-        return billing.ReleaseResponse()
-
-    async def ExtendHolds(
-        self, request: billing.ExtendHoldsRequest, context: Any
-    ) -> billing.ExtendHoldsResponse:
-        await self.enter("ExtendHolds")
-        still_open = set(self.open_holds())
-        return billing.ExtendHoldsResponse(
-            not_open_job_ids=[i for i in request.job_ids if i not in still_open]
-        )
-
-    async def ListHolds(self, request: billing.ListHoldsRequest, context: Any) -> billing.ListHoldsResponse:
-        await self.enter("ListHolds")
-        rows = sorted((hold.created_at_ms, job_id, hold) for job_id, hold in self.holds.items())
-        listed = [
-            billing.HoldRecord(
-                job_id=job_id,
-                customer_id=hold.customer_id,
-                mode=billing.Mode.ValueType(hold.mode),
-                amount_millis=hold.amount_millis,
-            )
-            for created_at_ms, job_id, hold in rows
-            if hold.state == request.state and created_at_ms < request.created_before_ms
-        ]
-        ids = [record.job_id for record in listed]
-        start = ids.index(request.after_job_id) + 1 if request.after_job_id in ids else 0
-        if request.after_job_id and request.after_job_id not in ids:
-            return billing.ListHoldsResponse()
-        return billing.ListHoldsResponse(holds=listed[start : start + request.limit])
+__all__ = [
+    "PRICE_MILLIS",
+    "STAGED_ID",
+    "FakeBilling",
+    "FakePool",
+    "FakeServers",
+    "a_reference",
+    "create_request",
+    "unavailable",
+]
 
 
 @dataclass
@@ -177,10 +40,10 @@ class Attempt:
     state: int = pool.ATTEMPT_STATE_SUBMITTING
     polls: int = 0
     questions: int = 0
-    created_at_ms: int = field(default_factory=_now_ms)
+    created_at_ms: int = field(default_factory=now_ms)
 
 
-class FakePool(_Faults):
+class FakePool(Faults):
     """Accounts with `slots` in all. The words of a prompt decide what happens at the provider:
 
     slow: runs until `finish`; refused: content refused; rotate, retry: the first attempt fails so; hopeless: every
@@ -198,6 +61,9 @@ class FakePool(_Faults):
         self.submits: Counter[str] = Counter()
         self.avoided: list[tuple[str, ...]] = []
         self.finished: set[str] = set()
+        # Attempts that go on at the provider when their lease has ended, by their id.
+        self.open_attempts: dict[str, str] = {}
+        self.closed: list[str] = []
         self.poll_after_ms = 0
         self.unready: pool.Failure | None = None
         self.prepared: list[pool.PrepareReferencesRequest] = []
@@ -212,15 +78,16 @@ class FakePool(_Faults):
             "DropReferences": (pool.DropReferencesRequest, self.DropReferences),
             "Submit": (pool.SubmitRequest, self.Submit),
             "Poll": (pool.PollRequest, self.Poll),
+            "PollMany": (pool.PollManyRequest, self.PollMany),
             "ResolveUnknown": (pool.ResolveUnknownRequest, self.ResolveUnknown),
             "Collect": (pool.CollectRequest, self.Collect),
             "ListLeases": (pool.ListLeasesRequest, self.ListLeases),
+            "CloseAttempts": (pool.CloseAttemptsRequest, self.CloseAttempts),
         }
-        handlers = _handlers(methods)
-        self._dispatch = dispatcher(handlers, pool.DispatchResponse, pool.DispatchReply)
+        self._dispatch = dispatcher(handlers(methods), pool.DispatchResponse, pool.DispatchReply)
 
     def add_to(self, server: Any) -> None:
-        partial: Any = _Partial(self)
+        partial: Any = Partial(self)
         pool_rpc.add_ProviderPoolServiceServicer_to_server(partial, server)
 
     def Dispatch(self, request_iterator: Any, context: Any) -> Any:
@@ -369,7 +236,21 @@ class FakePool(_Faults):
         await self.enter("Poll")
         attempt = self._attempt(request.attempt_id)
         attempt.polls += 1
-        return pool.PollResponse(status=self._status(request.attempt_id, attempt), answered_at_ms=_now_ms())
+        return pool.PollResponse(status=self._status(request.attempt_id, attempt), answered_at_ms=now_ms())
+
+    async def PollMany(self, request: pool.PollManyRequest, context: Any) -> pool.PollManyResponse:
+        self.calls["PollMany"] += 1
+        answers = await asyncio.gather(*(self._polled(one, context) for one in request.attempt_ids))
+        return pool.PollManyResponse(answers=answers)
+
+    async def _polled(self, attempt_id: str, context: Any) -> pool.PollManyResponse.Answer:
+        try:
+            answer = await self.Poll(pool.PollRequest(attempt_id=attempt_id), context)
+        except ServiceError as error:
+            missing = error.reason == "ATTEMPT_NOT_FOUND"
+            refusal = pool.REASON_ATTEMPT_NOT_FOUND if missing else pool.REASON_PROVIDER_UNREACHABLE
+            return pool.PollManyResponse.Answer(refusal=refusal)
+        return pool.PollManyResponse.Answer(status=answer.status, answered_at_ms=answer.answered_at_ms)
 
     async def ResolveUnknown(
         self, request: pool.ResolveUnknownRequest, context: Any
@@ -405,6 +286,25 @@ class FakePool(_Faults):
         return pool.ListLeasesResponse(
             leases=[pool.LeaseRecord(attempt_id=i, job_id=i.partition(":")[0]) for i in ids]
         )
+
+    async def ListOpenAttempts(
+        self, request: pool.ListOpenAttemptsRequest, context: Any
+    ) -> pool.ListOpenAttemptsResponse:
+        await self.enter("ListOpenAttempts")
+        ids = sorted(i for i in self.open_attempts if i > request.after_attempt_id)[: request.limit]
+        return pool.ListOpenAttemptsResponse(
+            attempts=[pool.OpenAttempt(attempt_id=i, job_id=self.open_attempts[i]) for i in ids]
+        )
+
+    async def CloseAttempts(
+        self, request: pool.CloseAttemptsRequest, context: Any
+    ) -> pool.CloseAttemptsResponse:
+        await self.enter("CloseAttempts")
+        for attempt_id in request.attempt_ids:
+            self.open_attempts.pop(attempt_id, None)
+            self.closed.append(attempt_id)
+        self.leave("CloseAttempts")
+        return pool.CloseAttemptsResponse()
 
 
 STAGED_ID = f"ref_{'0' * 26}"

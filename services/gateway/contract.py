@@ -34,8 +34,7 @@ class House:
     references: ReferenceMedia
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One authenticated request with its whole body."""
 
     request: web.Request
@@ -44,13 +43,12 @@ class Call:
     house: House
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a handler answers: a status, a body to be encoded as JSON (None: no body), and extra headers."""
 
     status: int
     body: msgspec.Struct | None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from functools import lru_cache
 from time import time
 from typing import Final
@@ -12,14 +11,14 @@ from typing import Final
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
+from msgspec import Struct
 
 _SPAN_S: Final = 60
 # Customers seen since the last sweep, after which idle ones are forgotten.
 _SWEEP_EVERY: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True, gc=False):
     """What the RateLimit headers say. `reset_s`: whole seconds until the oldest counted request leaves the window."""
 
     allowed: bool

@@ -75,10 +75,10 @@ async def _arriving(timeout_s: float) -> AsyncIterator[asyncio.Timeout]:
 
 async def _begun(request: web.Request, enough_bytes: int) -> bytes:
     """The whole body, or its beginning as soon as that is longer than `enough_bytes`."""
+    # Most bodies are there already, and whole.
+    if request.content.is_eof() and request.content.exception() is None:
+        return request.content.read_nowait()
     async with _arriving(_BODY_TIMEOUT_S):
-        # Most bodies are there already.
-        if request.content.is_eof():
-            return request.content.read_nowait()
         body = bytearray()
         async for chunk in request.content.iter_any():
             body += chunk

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
 from typing import Final, TypeVar
 
+from services.chassis.errors import Kind, ServiceError, internal_error
 from services.chassis.service_link import ServiceLink
 from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
@@ -13,10 +14,13 @@ from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
 from services.jobs.answers import AttemptState, AttemptStatus, Busy, Failure, Granted, NextStep
 from services.jobs.job import FailureReason, Job, Output
-from services.jobs.ports import OpenHold, OpenLease, Quote, Room
+from services.jobs.ports import OpenAttempt, OpenHold, OpenLease, PollAnswer, Quote, Room
 from services.jobs.reference_messages import pool_limits, pool_reference
 
 E = TypeVar("E", bound=IntEnum)
+
+# Thousands of answers a second say where an attempt stands.
+_STATES: Final = {int(state): state for state in AttemptState}
 
 # A commit and a network in between; whoever waits longer is better served by an error.
 _SHORT_S: Final = 5.0
@@ -37,8 +41,10 @@ _POOL_REPEATABLE: Final = frozenset(
         "DropReferences",
         "Submit",
         "Poll",
+        "PollMany",
         "ResolveUnknown",
         "Collect",
+        "CloseAttempts",
     }
 )
 
@@ -113,6 +119,24 @@ class BillingClient(ServiceLink):
             for hold in answer.holds
         ]
 
+    async def holds_open_of(self, job_ids: Sequence[str]) -> set[str]:
+        request = billing.ListHoldsRequest(state=billing.HOLD_STATE_OPEN, job_ids=job_ids, limit=len(job_ids))
+        answer = await self._stub.ListHolds(request, timeout=_SHORT_S * 2)
+        return {hold.job_id for hold in answer.holds}
+
+    async def charged_totals(self, wallets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        names = [
+            billing.WalletName(customer_id=customer_id, mode=_billing_mode(mode))
+            for customer_id, mode in wallets
+        ]
+        request = billing.GetChargedTotalsRequest(wallets=names)
+        answer = await self._stub.GetChargedTotals(request, timeout=_SHORT_S * 4)
+        found = dict.fromkeys(wallets, 0)
+        found |= {(one.customer_id, _mode_name(one.mode)): one.captured_millis for one in answer.totals}
+        for one in answer.behind:
+            found.pop((one.customer_id, _mode_name(one.mode)), None)
+        return found
+
 
 class PoolClient(ServiceLink):
     """Accounts and attempts, under the attempt's id."""
@@ -180,6 +204,17 @@ class PoolClient(ServiceLink):
         answer = await self.stream.call("Poll", request, pool.PollResponse, timeout_s=_POLL_S)
         return _status(answer.status), answer.answered_at_ms
 
+    async def poll_many(
+        self, attempt_ids: Sequence[str], max_age_ms: int, max_wait_s: float
+    ) -> list[PollAnswer | ServiceError]:
+        request = pool.PollManyRequest(
+            attempt_ids=attempt_ids, max_age_ms=max_age_ms, max_wait_ms=int(max_wait_s * 1000)
+        )
+        answer = await self.stream.call("PollMany", request, pool.PollManyResponse, timeout_s=_POLL_S)
+        if len(answer.answers) != len(attempt_ids):
+            raise internal_error()
+        return [_polled(one) for one in answer.answers]
+
     async def resolve_unknown(self, attempt_id: str) -> AttemptStatus:
         request = pool.ResolveUnknownRequest(attempt_id=attempt_id)
         answer = await self.stream.call(
@@ -198,6 +233,20 @@ class PoolClient(ServiceLink):
         )
         answer = await self._stub.ListLeases(request, timeout=_SHORT_S * 2)
         return [OpenLease(lease.attempt_id, lease.job_id) for lease in answer.leases]
+
+    async def list_open_attempts(self, created_before_ms: int, after_attempt_id: str) -> list[OpenAttempt]:
+        request = pool.ListOpenAttemptsRequest(
+            created_before_ms=created_before_ms, after_attempt_id=after_attempt_id, limit=PAGE
+        )
+        answer = await self._stub.ListOpenAttempts(request, timeout=_SHORT_S * 2)
+        return [OpenAttempt(attempt.attempt_id, attempt.job_id) for attempt in answer.attempts]
+
+    async def close_attempts(self, attempt_ids: Sequence[str]) -> list[str]:
+        request = pool.CloseAttemptsRequest(attempt_ids=attempt_ids)
+        answer = await self.stream.call(
+            "CloseAttempts", request, pool.CloseAttemptsResponse, timeout_s=_SHORT_S * 2
+        )
+        return list(answer.still_open_attempt_ids)
 
     async def watch_capacity(self) -> AsyncIterator[list[Room]]:
         async for news in self._stub.WatchCapacity(pool.WatchCapacityRequest()):
@@ -226,8 +275,19 @@ def _generation(job: Job) -> pool.Generation:
 
 def _status(status: pool.AttemptStatus) -> AttemptStatus:
     failure = _failure(status.failure) if status.HasField("failure") else None
-    state = _known(AttemptState, status.state, AttemptState.UNSPECIFIED)
+    state = _STATES.get(status.state, AttemptState.UNSPECIFIED)
     return AttemptStatus(state, status.progress, status.poll_after_ms, failure)
+
+
+def _polled(answer: pool.PollManyResponse.Answer) -> PollAnswer | ServiceError:
+    if not answer.refusal:
+        return _status(answer.status), answer.answered_at_ms
+    missing = answer.refusal == pool.REASON_ATTEMPT_NOT_FOUND
+    return ServiceError(
+        Kind.NOT_FOUND if missing else Kind.UNAVAILABLE,
+        "ATTEMPT_NOT_FOUND" if missing else "PROVIDER_UNREACHABLE",
+        "the attempt was not found" if missing else "the provider did not answer",
+    )
 
 
 def _failure(said: pool.Failure) -> Failure:

@@ -16,6 +16,7 @@ from services.jobs.commits import Commits
 from services.jobs.dispatcher import Dispatcher
 from services.jobs.intake import Intake
 from services.jobs.ownership import Ownership
+from services.jobs.recall import Recall
 from services.jobs.reconcile import Reconciler
 from services.jobs.renewal import Renewal
 from services.jobs.returns import Returns
@@ -61,15 +62,19 @@ class Engine:
         )
         status = Status(self.store, self.runner, clients.pool, changes, clock, timing)
         self.servicer = JobsServicer(self._intake, status, self.store)
-        self._renewal = Renewal(self.runner, self._dispatcher, clients, clock, timing)
+        self._renewal = Renewal(self.runner, self._dispatcher, self.ownership, clients, clock, timing)
         self.reconciler = Reconciler(
-            self.store, clients, self.runner, self._dispatcher, self._intake, self.ownership, clock, timing
+            self.store, clients, self.runner, self._dispatcher, self.ownership, clock, timing
+        )
+        self.recall = Recall(
+            self.store, self.runner, self._dispatcher, self._intake, self.ownership, clock, timing
         )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._dispatcher.starts(self.runner.start)
         self.runner.undoes(self._intake.undo)
+        self._intake.doubts(self.recall.doubt)
         self.ownership.tells(self.runner.adopt, self._drop_all)
         await self.ownership.begin()
         forever = (
@@ -79,6 +84,7 @@ class Engine:
             self._dispatcher.run,
             self._renewal.run,
             self.reconciler.run,
+            self.recall.run,
             self._measure,
         )
         self._tasks = [asyncio.create_task(self._keep(work)) for work in forever]

@@ -9,13 +9,14 @@ import asyncio
 import contextvars
 import logging
 import random
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from msgspec import Struct
 
 from services.chassis import call_context
 from services.chassis.clock import Clock
-from services.chassis.errors import ServiceError
+from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
 from services.jobs import errors, measures, schedule
 from services.jobs import job as rules
@@ -25,6 +26,7 @@ from services.jobs.dispatcher import Dispatcher
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import Generation, Job, JobState, Mode
 from services.jobs.ownership import Ownership
+from services.jobs.reservations import Customer, Reservations
 from services.jobs.runner import Runner
 from services.jobs.schedule import Timing
 from services.jobs.steps import TRANSIENT, Clients
@@ -38,10 +40,11 @@ _LOOK_FIRST_S = 0.05
 _LOOK_LIMIT_S = 0.5
 # Without a deadline of its own a duplicate request waits no longer than an admission can take.
 _PATIENCE_S = 15.0
+# Refusals of a call that left too late: this worker was taken for dead, and its heir has undone the admission.
+_TAKEN_BACK = frozenset({"HOLD_RELEASED", "LEASE_ENDED"})
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True, gc=False):
     """A create request that is well formed."""
 
     customer_id: str
@@ -55,6 +58,29 @@ class Order:
     running_limit: int
     queued_limit: int
     id_prefix: str
+
+
+class _Rivals:
+    """The questions for a lease that one customer has under way beside one's own, which this begins."""
+
+    def __init__(self, reservations: Reservations, customer: Customer) -> None:
+        self._reservations = reservations
+        self._customer = customer
+        self._at_first = reservations.reserve(customer)
+        self._begun_by_then = reservations.begun(customer)
+
+    @property
+    def none_before(self) -> bool:
+        """One's own admission has found room for one more, and whoever came later counts it."""
+        return self._at_first == 1
+
+    def ever(self) -> int:
+        """All that were under way at any moment since, one's own among them: no more can have begun to run since."""
+        return self._at_first + self._reservations.begun(self._customer) - self._begun_by_then
+
+    def now(self) -> int:
+        """Those under way in this moment, one's own among them."""
+        return self._reservations.of(self._customer)
 
 
 class Intake:
@@ -80,6 +106,8 @@ class Intake:
         self._clock = clock
         self._timing = timing
         self._outcomes: dict[str, asyncio.Future[Job]] = {}
+        self._doubt: Callable[[str], None] = lambda job_id: None
+        self._undoing: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def create(self, order: Order) -> tuple[Job, bool]:
@@ -89,18 +117,22 @@ class Intake:
         try:
             job, replayed = await asyncio.shield(task)
         except ServiceError as error:
-            measures.ADMISSIONS.labels(error.reason.lower()).inc()
+            measures.admitted(error.reason.lower())
             raise
-        measures.ADMISSIONS.labels("replayed" if replayed else job.state.value).inc()
+        measures.admitted("replayed" if replayed else job.state.value)
         return job, replayed
 
     def undo(self, job: Job) -> None:
         """Takes back an `admitting` job: releases what it may have, until that is acknowledged; then the row goes."""
         self._background(self._undo(job))
 
+    def doubts(self, doubt: Callable[[str], None]) -> None:
+        """What is told of a job whose row may be there, although its admission ended."""
+        self._doubt = doubt
+
     def busy(self) -> set[str]:
         """Jobs whose admission, or its undoing, is under way here."""
-        return set(self._outcomes)
+        return self._outcomes.keys() | {job_id for job_id, _ in self._undoing}
 
     async def close(self, patience_s: float) -> None:
         """Lets admissions end for `patience_s`; whoever claims the rest undoes it."""
@@ -127,16 +159,18 @@ class Intake:
             # Nobody may be waiting when it is refused.
             outcome.add_done_callback(lambda done: done.exception())
             customer = (mine.customer_id, mine.mode)
-            alone = self._dispatcher.reservations.reserve(customer) == 1
+            rivals = _Rivals(self._dispatcher.reservations, customer)
             try:
-                found = await self._store.admit(mine, order.queued_limit)
+                found, running = await self._store.admit(mine, order.queued_limit)
                 if found.job_id == mine.job_id:
-                    return await self._admit(found, alone), False
-            except BaseException:
+                    return await self._admit(found, rivals, running), False
+            except BaseException as error:
                 if not outcome.done():
                     self._outcomes.pop(mine.job_id, None)
                     # A duplicate may wait for it already.
                     outcome.set_exception(errors.unavailable())
+                    if _may_have_left_a_row(error):
+                        self._doubt(mine.job_id)
                 raise
             finally:
                 self._dispatcher.reservations.release(customer)
@@ -149,6 +183,8 @@ class Intake:
                 return accepted, not _came_twice(found, order)
 
     async def _permitted(self) -> None:
+        if self._ownership.may_act():
+            return
         try:
             async with asyncio.timeout(call_context.remaining_s(_PATIENCE_S)):
                 await self._ownership.permission()
@@ -192,11 +228,11 @@ class Intake:
             job = found
         return self._runner.shown(job.job_id) or job
 
-    async def _admit(self, job: Job, alone: bool) -> Job:
+    async def _admit(self, job: Job, rivals: _Rivals, running: int) -> Job:
         outcome = self._outcomes[job.job_id]
         try:
             with call_context.fenced(job.epoch):
-                accepted = await self._pay_and_place(job, alone)
+                accepted = await self._pay_and_place(job, rivals, running)
         except ServiceError as error:
             outcome.set_exception(error)
             raise
@@ -214,11 +250,11 @@ class Intake:
         log.info("job.accepted", extra=told)
         return accepted
 
-    async def _pay_and_place(self, job: Job, alone: bool) -> Job:
+    async def _pay_and_place(self, job: Job, rivals: _Rivals, running: int) -> Job:
         try:
             quote = await self._clients.billing.hold(job, int(self._timing.hold_ttl_s * 1000))
         except ServiceError as error:
-            if error.kind in TRANSIENT:
+            if error.kind in TRANSIENT or error.reason in _TAKEN_BACK:
                 self.undo(job)
                 raise errors.unavailable() from error
             await self._remove(job)
@@ -227,11 +263,11 @@ class Intake:
             lease = await self._clients.pool.lease(
                 job,
                 int(self._timing.lease_ttl_s * 1000),
-                wait_behind_others=await self._must_wait(job, alone),
+                wait_behind_others=await self._must_wait(job, rivals, running),
             )
         except ServiceError as error:
             incapable = error.reason == "NO_CAPABLE_ACCOUNT"
-            if error.kind in TRANSIENT and not incapable:
+            if error.reason in _TAKEN_BACK or (error.kind in TRANSIENT and not incapable):
                 self.undo(job)
                 raise errors.unavailable() from error
             await self._give_back(job)
@@ -259,16 +295,18 @@ class Intake:
                 self.undo(job)
             raise
 
-    async def _must_wait(self, job: Job, alone: bool) -> bool:
-        """Whether others wait for the same accounts, or the customer has as much running as it may."""
+    async def _must_wait(self, job: Job, rivals: _Rivals, running: int) -> bool:
+        """Whether others wait for the same accounts, or the customer has as much running as it may.
+
+        running: how many the customer had as this one was admitted.
+        """
         if self._dispatcher.room.waits(class_of(job)):
             return True
-        if alone:
-            # The admission has just found room for one, and whoever came later counts this one.
+        if rivals.none_before or running + rivals.ever() <= job.running_limit:
             return False
-        customer = (job.customer_id, job.mode)
-        spoken_for = self._dispatcher.reservations.of(customer)
-        load = await self._store.load(customer)
+        # Before the counters are read: see Reservations.
+        spoken_for = rivals.now()
+        load = await self._store.load((job.customer_id, job.mode))
         return load.running + spoken_for > job.running_limit
 
     async def _give_back(self, job: Job) -> None:
@@ -296,10 +334,17 @@ class Intake:
         return True
 
     async def _undo(self, job: Job) -> None:
+        life = (job.job_id, job.epoch)
+        if life in self._undoing:
+            return
+        self._undoing.add(life)
         failures = 0
-        while not (await self._released(job) and await self._removed(job)):
-            await self._clock.sleep(schedule.backoff_s(failures, random.random(), 5.0))  # noqa: S311 - jitter
-            failures += 1
+        try:
+            while not (await self._released(job) and await self._removed(job)):
+                await self._clock.sleep(schedule.backoff_s(failures, random.random(), 5.0))  # noqa: S311 - jitter
+                failures += 1
+        finally:
+            self._undoing.discard(life)
 
     async def _released(self, job: Job) -> bool:
         try:
@@ -310,6 +355,13 @@ class Intake:
                 return False
             log.exception("admission.undo_refused", extra={"job_id": job.job_id, "reason": error.reason})
         return True
+
+
+def _may_have_left_a_row(error: BaseException) -> bool:
+    """Whether the database may have done what it did not answer, or a bug came between."""
+    if isinstance(error, ServiceError):
+        return error.kind in TRANSIENT - {Kind.RESOURCE_EXHAUSTED} and error.reason != "SHUTTING_DOWN"
+    return isinstance(error, Exception)
 
 
 def _came_twice(found: Job, order: Order) -> bool:

@@ -6,9 +6,11 @@ only a proposal until the store has committed it under the job's epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from services.jobs.reference import Reference, ReferenceLimits
 
@@ -122,13 +124,12 @@ class IllegalTransitionError(Exception):
     """A rule was asked for a change that no job may make: a bug, never a customer's doing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Struct, frozen=True, gc=False):
     """What is to be made, in Atelier's own words."""
 
     kind: Kind
     model: str
-    prompt: str = field(repr=False)
+    prompt: str
     width: int
     height: int
     duration_s: int
@@ -139,14 +140,17 @@ class Generation:
     # Set where there are references.
     reference_limits: ReferenceLimits | None = None
 
+    def __repr__(self) -> str:
+        # A prompt is the customer's own business: it must not reach a log by way of a traceback.
+        return f"Generation(kind={self.kind!r}, model={self.model!r})"
+
     @property
     def reference_ids(self) -> tuple[str, ...]:
         """Those of its references that were staged for it."""
         return tuple(one.reference_id for one in self.references if one.reference_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True, gc=False):
     """One file in the media store."""
 
     role: int
@@ -159,9 +163,12 @@ class Output:
     duration_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it is committed; `version` counts its commits and `event_count` its recorded states."""
+class Job(Struct, frozen=True, gc=False):
+    """A job as it is committed; `version` counts its commits and `event_count` its recorded states.
+
+    A struct of msgspec's, as all its parts are: every step of every job copies one, and copying a frozen dataclass of
+    so many fields costs more than the rest of the step's bookkeeping.
+    """
 
     job_id: str
     customer_id: str

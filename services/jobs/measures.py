@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import Counter, Gauge, Histogram
 
 ADMISSIONS = Counter("atelier_jobs_admissions_total", "Create requests, by how they ended.", ["result"])
@@ -31,3 +33,35 @@ CLAIMED = Counter("atelier_jobs_claimed_total", "Unowned jobs that this process 
 RECONCILE_FINDINGS = Gauge(
     "atelier_jobs_reconcile_findings", "What the last reconciliation found amiss, by kind.", ["finding"]
 )
+RECONCILE_FOUND = Counter(
+    "atelier_jobs_reconcile_found_total", "What reconciliation has found amiss so far, by kind.", ["finding"]
+)
+RECONCILE_ROUNDS = Counter(
+    "atelier_jobs_reconcile_rounds_total",
+    "Reconciliations, complete or interrupted (a service was away).",
+    ["result"],
+)
+CHARGED_DIFFERENCE_MILLIS = Gauge(
+    "atelier_jobs_charged_difference_millis",
+    "By how much the amounts that jobs were charged differ from billing's, over all customers; must be 0.",
+    ["mode"],
+)
+
+
+def note_findings(found: Mapping[str, int]) -> None:
+    """What one look found, by kind; 0 for a kind that was looked for in vain."""
+    for finding, count in found.items():
+        RECONCILE_FINDINGS.labels(finding).set(count)
+        RECONCILE_FOUND.labels(finding).inc(count)
+
+
+def admitted(result: str) -> None:
+    """Counts one create request."""
+    # Finding a labelled child costs more than using it.
+    counter = _admissions.get(result)
+    if counter is None:
+        counter = _admissions[result] = ADMISSIONS.labels(result)
+    counter.inc()
+
+
+_admissions: dict[str, Counter] = {}

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.chassis.errors import ServiceError
 from services.jobs.answers import AttemptStatus, Busy, Failure, Granted
 from services.jobs.job import Job, Output
 
@@ -37,12 +38,24 @@ class OpenLease:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt that has not ended, as the pool lists it."""
+
+    attempt_id: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
     """Slots that may be free for one class of jobs."""
 
     mode: str
     model: str
     free_slots: int
+
+
+PollAnswer = tuple[AttemptStatus, int]
+"""Where an attempt stands, and when the provider said so (ms since the epoch; 0: it has said nothing yet)."""
 
 
 class Billing(Protocol):
@@ -61,6 +74,14 @@ class Billing(Protocol):
         ...
 
     async def list_open_holds(self, created_before_ms: int, after_job_id: str) -> list[OpenHold]: ...
+
+    async def holds_open_of(self, job_ids: Sequence[str]) -> set[str]:
+        """Which of these jobs, 500 at most, have an open hold."""
+        ...
+
+    async def charged_totals(self, wallets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """What these wallets, by customer and mode, were charged in all; one that is still added up is missing."""
+        ...
 
 
 class Pool(Protocol):
@@ -90,6 +111,12 @@ class Pool(Protocol):
         """Where the attempt stands, and when the provider said so (ms since the epoch)."""
         ...
 
+    async def poll_many(
+        self, attempt_ids: Sequence[str], max_age_ms: int, max_wait_s: float
+    ) -> list[PollAnswer | ServiceError]:
+        """For each attempt what `poll` would return or raise, without waiting longer for providers that are slow."""
+        ...
+
     async def resolve_unknown(self, attempt_id: str) -> AttemptStatus: ...
 
     async def collect(self, job: Job) -> tuple[tuple[Output, ...], int]:
@@ -97,5 +124,13 @@ class Pool(Protocol):
         ...
 
     async def list_leases(self, created_before_ms: int, after_attempt_id: str) -> list[OpenLease]: ...
+
+    async def list_open_attempts(
+        self, created_before_ms: int, after_attempt_id: str
+    ) -> list[OpenAttempt]: ...
+
+    async def close_attempts(self, attempt_ids: Sequence[str]) -> list[str]:
+        """Ends attempts that nobody will ask about; returns those that are being sent at this moment."""
+        ...
 
     def watch_capacity(self) -> AsyncIterator[list[Room]]: ...

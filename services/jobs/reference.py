@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class Role(IntEnum):
@@ -20,19 +21,20 @@ class Strength(IntEnum):
     HIGH = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True, gc=False):
     """One medium: one of `url` and `reference_id` is set."""
 
     role: Role
     strength: Strength
-    # Its query may be a credential.
-    url: str = field(default="", repr=False)
+    url: str = ""
     reference_id: str = ""
 
+    def __repr__(self) -> str:
+        # A URL's query may be a credential.
+        return f"Reference(role={self.role!r}, reference_id={self.reference_id!r})"
 
-@dataclass(frozen=True, slots=True)
-class ReferenceLimits:
+
+class ReferenceLimits(Struct, frozen=True, gc=False):
     """What the storefront takes; `image_bytes` bounds one image, `images` how many a request has."""
 
     image_formats: tuple[str, ...]

@@ -9,6 +9,7 @@ from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.jobs.dispatcher import Dispatcher
 from services.jobs.job import LEASED
+from services.jobs.ownership import Ownership
 from services.jobs.runner import Runner
 from services.jobs.schedule import Timing
 from services.jobs.steps import Clients
@@ -24,10 +25,17 @@ class Renewal:
     """Extends everything that this worker owns, several times within its time to live."""
 
     def __init__(
-        self, runner: Runner, dispatcher: Dispatcher, clients: Clients, clock: Clock, timing: Timing
+        self,
+        runner: Runner,
+        dispatcher: Dispatcher,
+        ownership: Ownership,
+        clients: Clients,
+        clock: Clock,
+        timing: Timing,
     ) -> None:
         self._runner = runner
         self._dispatcher = dispatcher
+        self._ownership = ownership
         self._clients = clients
         self._clock = clock
         self._timing = timing
@@ -36,6 +44,8 @@ class Renewal:
         """Renews for ever."""
         while True:
             await self._clock.sleep(self._timing.renewal_s)
+            # One that was frozen may have been declared dead: what it held is another's to renew, or to let go of.
+            await self._ownership.permission()
             await self.renew()
 
     async def renew(self) -> None:

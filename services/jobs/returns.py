@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
+from services.jobs import errors
 from services.jobs.debts import Debts
-from services.jobs.job import Job
+from services.jobs.job import Job, JobState
 from services.jobs.ports import Pool
 
 _LEASES_AT_ONCE = 256
 # Each is work on the pool's disk, and nobody is waiting for the room.
 _REFERENCES_AT_ONCE = 32
+# Few jobs fail, and one whose attempt is still being sent is asked for again until that has ended.
+_ATTEMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,18 @@ class _References:
 class Returns:
     """Gives back in the background, until acknowledged.
 
-    What a crash forgets here is found: a lease by reconciliation, references by the pool's daily sweep.
+    What a crash forgets here is found: a lease and an attempt by reconciliation. References are dropped before their job's
+    last commit, so that only what a pool away made owed is forgotten, and found by its daily sweep.
     """
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._leases = Debts(pool.release_lease, clock, name="lease-returns", at_once=_LEASES_AT_ONCE)
         self._references = Debts(self._drop, clock, name="reference-drops", at_once=_REFERENCES_AT_ONCE)
+        self._attempts = Debts(self._close, clock, name="attempt-closings", at_once=_ATTEMPTS_AT_ONCE)
 
     def __len__(self) -> int:
-        return len(self._leases) + len(self._references)
+        return len(self._leases) + len(self._references) + len(self._attempts)
 
     def give_back(self, attempt_id: str) -> None:
         """Repeats until acknowledged; an attempt without a lease is refused one later."""
@@ -50,14 +55,29 @@ class Returns:
         except ServiceError:
             self.give_back(attempt_id)
 
-    def drop_references(self, job: Job) -> None:
-        """Of a job that has ended; nothing is asked for a job without references."""
-        if job.generation.references:
-            self._references.add(_References(job.job_id, job.generation.reference_ids))
+    async def drop_references_now(self, job: Job) -> None:
+        """Of a job that is ending, once before it returns; later in the background. Nothing is asked where there are none."""
+        if not job.generation.references:
+            return
+        owed = _References(job.job_id, job.generation.reference_ids)
+        try:
+            await self._drop(owed)
+        except ServiceError:
+            self._references.add(owed)
+
+    def close_attempt(self, job: Job) -> None:
+        """Of a job that has failed, perhaps before its attempt had; one that went well has ended with its attempt."""
+        if job.state is JobState.FAILED and job.attempt_number > 0:
+            self._attempts.add(job.attempt_id)
 
     async def close(self, patience_s: float) -> None:
         """Gives what is owed so long to be acknowledged, and stops trying."""
-        await asyncio.gather(self._leases.close(patience_s), self._references.close(patience_s))
+        debts = (self._leases, self._references, self._attempts)
+        await asyncio.gather(*(one.close(patience_s) for one in debts))
 
     async def _drop(self, owed: _References) -> None:
         await self._pool.drop_references(owed.job_id, owed.reference_ids)
+
+    async def _close(self, attempt_id: str) -> None:
+        if await self._pool.close_attempts([attempt_id]):
+            raise errors.unavailable()

@@ -1,4 +1,4 @@
-"""Runs the jobs that this worker owns: one task while a job does something, one timer while it waits.
+"""Runs the jobs that this worker owns: one task while a job does something, none while it waits.
 
 A poll is never a database event. What is in memory here is a copy of the row plus what the provider said last;
 losing it loses nothing.
@@ -12,12 +12,15 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from services.chassis import call_context
 from services.chassis.clock import Clock
+from services.chassis.errors import ServiceError
 from services.jobs import job as rules
 from services.jobs import measures, schedule
+from services.jobs.active import Active
 from services.jobs.answers import AttemptStatus
 from services.jobs.changes import Changes
 from services.jobs.commits import Commits
@@ -25,38 +28,16 @@ from services.jobs.dispatcher import Dispatcher
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import Job, JobState
 from services.jobs.ownership import Ownership
+from services.jobs.polls import Polls
+from services.jobs.ports import PollAnswer
 from services.jobs.returns import Returns
 from services.jobs.schedule import Timing
-from services.jobs.steps import Clients, Heard, Move, Outcome, View, Wait, after_poll, step
+from services.jobs.steps import Clients, Heard, Move, Outcome, View, Wait, after_no_answer, after_poll, step
 
 log = logging.getLogger(__name__)
 
-
-class Active:
-    """A job beyond the waiting room."""
-
-    __slots__ = (
-        "answered_at_ms",
-        "due_s",
-        "failures",
-        "job",
-        "polls",
-        "progress",
-        "saved_s",
-        "task",
-        "timer",
-    )
-
-    def __init__(self, job: Job, started_s: float) -> None:
-        self.job = job
-        self.progress = job.progress
-        self.answered_at_ms = 0
-        self.saved_s = started_s
-        self.failures = 0
-        self.polls = 0
-        self.due_s = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+# In the row it is for restarts and other replicas only; nine writes in a job's life are enough for that.
+_PROGRESS_STEP = 10
 
 
 class Runner:
@@ -83,6 +64,7 @@ class Runner:
         self._timing = timing
         self._undo: Callable[[Job], None] = lambda job: None
         self._active: dict[str, Active] = {}
+        self._polls = Polls(clients.pool, ownership, timing, self._answered)
         self._resting: dict[str, asyncio.TimerHandle] = {}
         self._states: Counter[JobState] = Counter()
         self._leaving = False
@@ -100,12 +82,12 @@ class Runner:
                 self._line_up(job, front=job.attempt_number > 0)
             else:
                 # Thousands that are claimed together are not all asked about in the same moment.
-                spread_s = _chance() * self._timing.poll_interval_s if job.state is JobState.RUNNING else 0.0
-                self._begin(job, spread_s)
+                spread_s = _chance() * schedule.longest_rhythm_s(self._timing.poll_interval_s)
+                self._begin(job, spread_s if job.state is JobState.RUNNING else 0.0)
 
     def start(self, job: Job) -> None:
         """Drives a committed job from the state it is in."""
-        self._begin(job, 0.0)
+        self._begin(job, self._timing.first_step_s if job.state is JobState.LEASED else 0.0)
 
     def _begin(self, job: Job, delay_s: float) -> None:
         known = self._active.get(job.job_id)
@@ -118,7 +100,7 @@ class Runner:
                 known.task.cancel()
         active = self._active[job.job_id] = Active(job, self._clock.monotonic_s())
         self._states[job.state] += 1
-        if delay_s > 0:
+        if delay_s > 0 and rules.poisoned(job, self._clock.now_ms()) is None:
             self._after(active, delay_s)
         else:
             self._go(active)
@@ -173,8 +155,8 @@ class Runner:
         self._wake_nobody()
         tasks = [active.task for active in self._active.values() if active.task is not None]
         for active in self._active.values():
-            if active.timer is not None:
-                active.timer.cancel()
+            active.rest()
+        await self._polls.stop()
         if tasks:
             await asyncio.wait(tasks, timeout=patience_s)
         for task in tasks:
@@ -190,9 +172,7 @@ class Runner:
     # One job.
 
     def _go(self, active: Active, known: Outcome | None = None) -> None:
-        if active.timer is not None:
-            active.timer.cancel()
-            active.timer = None
+        active.rest()
         # An empty context: the job belongs to no one request and to no one's deadline.
         active.task = asyncio.create_task(
             self._run(active, known), name=active.job.job_id, context=contextvars.Context()
@@ -201,14 +181,29 @@ class Runner:
     def _after(self, active: Active, delay_s: float) -> None:
         if self._leaving or self._active.get(active.job.job_id) is not active:
             return
-        loop = asyncio.get_running_loop()
-        active.due_s = loop.time() + delay_s
-        active.timer = loop.call_at(active.due_s, self._due, active)
+        if active.job.state is JobState.RUNNING:
+            self._polls.wait(active, delay_s)
+        else:
+            active.timer = asyncio.get_running_loop().call_later(delay_s, self._go, active)
 
-    def _due(self, active: Active) -> None:
-        measures.POLL_LAG_SECONDS.observe(max(0.0, asyncio.get_running_loop().time() - active.due_s))
-        active.timer = None
-        self._go(active)
+    def _answered(self, active: Active, answer: PollAnswer | ServiceError) -> None:
+        """Most answers change nothing: then the job waits again, without a task of its own."""
+        view = self._view(active)
+        outcome = (
+            after_no_answer(view, answer) if isinstance(answer, ServiceError) else after_poll(view, *answer)
+        )
+        if isinstance(outcome, Move):
+            self._go(active, outcome)
+        elif active.job.run_deadline_ms <= self._clock.now_ms():
+            self._go(active)
+        elif isinstance(outcome, Wait):
+            active.failures += 1
+            self._after(active, outcome.delay_s)
+        elif self._is_worth_writing(active, outcome):
+            self._go(active, outcome)
+        else:
+            self._hear(active, outcome)
+            self._after(active, self._until_next(active, outcome))
 
     async def _run(self, active: Active, known: Outcome | None) -> None:
         delay_s: float | None
@@ -258,6 +253,9 @@ class Runner:
     async def _move(self, active: Active, move: Move) -> bool:
         """Commits; False when the job has left this place."""
         before, after = active.job, self._parked(move.after)
+        if after.ended:
+            # First: a crash between the two is followed by both again, and after the last commit by nothing.
+            await self._returns.drop_references_now(after)
         after = await self._commits.commit(before, after)
         self._states[before.state] -= 1
         self._states[after.state] += 1
@@ -272,7 +270,7 @@ class Runner:
             log.info("job.ended", extra=told | {"failure": after.failure.name.lower()})
             self._forget(active)
             self._returns.give_back(after.attempt_id)
-            self._returns.drop_references(after)
+            self._returns.close_attempt(after)
             self._dispatcher.eased((after.customer_id, after.mode))
             return False
         if after.state is JobState.QUEUED:
@@ -308,18 +306,29 @@ class Runner:
         self._resting.clear()
 
     async def _keep(self, active: Active, heard: Heard) -> float:
+        written = self._is_worth_writing(active, heard)
+        self._hear(active, heard)
+        if written:
+            active.saved_s = self._clock.monotonic_s()
+            after = rules.touched(active.job, self._clock.now_ms(), progress=active.progress)
+            active.job = await self._commits.commit(active.job, after)
+        return self._until_next(active, heard)
+
+    def _is_worth_writing(self, active: Active, heard: Heard) -> bool:
+        grown = max(heard.progress, active.progress) - active.job.progress >= _PROGRESS_STEP
+        old = self._clock.monotonic_s() - active.saved_s >= self._timing.progress_s
+        # An answer is a step done: written once after a claim, so that restarts do not make a long job look poisonous.
+        return (grown and old) or active.job.idle_claims > 0
+
+    def _hear(self, active: Active, heard: Heard) -> None:
         active.failures = 0
         active.polls += 1
         active.answered_at_ms = max(active.answered_at_ms, heard.answered_at_ms)
         self._note_progress(active, heard)
-        now_s = self._clock.monotonic_s()
-        grown = active.progress > active.job.progress and now_s - active.saved_s >= self._timing.progress_s
-        # An answer is a step done: written once after a claim, so that restarts do not make a long job look poisonous.
-        if grown or active.job.idle_claims:
-            active.saved_s = now_s
-            after = rules.touched(active.job, self._clock.now_ms(), progress=active.progress)
-            active.job = await self._commits.commit(active.job, after)
-        return min(heard.delay_s, max(0.0, (active.job.run_deadline_ms - self._clock.now_ms()) / 1000) + 0.01)
+
+    def _until_next(self, active: Active, heard: Heard) -> float:
+        left_s = max(0.0, (active.job.run_deadline_ms - self._clock.now_ms()) / 1000)
+        return min(heard.delay_s, left_s + 0.01)
 
     def _note_progress(self, active: Active, heard: Heard) -> None:
         if heard.progress > active.progress:
@@ -327,9 +336,7 @@ class Runner:
             self._changes.publish(active.job.job_id)
 
     def _forget(self, active: Active) -> None:
-        if active.timer is not None:
-            active.timer.cancel()
-            active.timer = None
+        active.rest()
         if self._active.get(active.job.job_id) is active:
             del self._active[active.job.job_id]
             self._states[active.job.state] -= 1

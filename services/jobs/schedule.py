@@ -38,12 +38,18 @@ class Timing:
     lease_ttl_s: float = 15 * 60
     renewal_s: float = 3 * 60
     reconcile_s: float = 60.0
+    # After a comparison that could not be made whole, because a service was away.
+    retry_reconcile_s: float = 5.0
     # Nothing younger than this is reconciled: its owner is still busy with it.
     reconcile_age_s: float = 2 * 60
+    # Jobs that this worker owns and has not in memory are looked for so often; the second look counts.
+    recall_s: float = 10.0
     # Queued jobs are offered again so often, should an announcement of capacity have been missed.
     dispatch_s: float = 5.0
     # Progress is written at most so often.
     progress_s: float = 5.0
+    # An accepted job that got an account rests so long before its first step.
+    first_step_s: float = 0.0
     # Waits beyond this are in the row, not in memory.
     park_after_s: float = 60.0
 
@@ -63,6 +69,11 @@ def poll_delay_s(poll_after_ms: int, polls: int, interval_s: float, jitter: floa
     if poll_after_ms > 0:
         return min(_LONGEST_POLL_S, poll_after_ms / 1000)
     return spread(_POLL_RHYTHM[min(polls, len(_POLL_RHYTHM) - 1)] * interval_s, jitter)
+
+
+def longest_rhythm_s(interval_s: float) -> float:
+    """The longest time between polls of one job where the provider gives no hint, without jitter."""
+    return _POLL_RHYTHM[-1] * interval_s
 
 
 def backoff_s(failures: int, jitter: float, limit_s: float = _BACKOFF_LIMIT_S) -> float:

@@ -120,6 +120,14 @@ class Settings(StorageSettings):
         parse=_seconds,
     )
 
+    first_step_s: float = setting(
+        "ATELIER_JOBS_FIRST_STEP_S",
+        default=0,
+        help="how long a job rests between its acceptance and its first step; so that load tests can measure "
+        "acceptance alone",
+        parse=decimal_number(0, _DAY_S),
+    )
+
     def timing(self) -> Timing:
         """The waits, as the engine takes them."""
         return Timing(
@@ -135,4 +143,5 @@ class Settings(StorageSettings):
             reconcile_s=self.reconcile_s,
             reconcile_age_s=self.reconcile_age_s,
             dispatch_s=self.dispatch_s,
+            first_step_s=self.first_step_s,
         )

@@ -6,8 +6,9 @@ import asyncio
 import contextvars
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from services.chassis import call_context
 from services.chassis.clock import Clock

@@ -158,11 +158,16 @@ async def poll(view: View, clients: Clients) -> Outcome:
     try:
         status, answered_at_ms = await clients.pool.poll(view.job.attempt_id, max_age_ms)
     except ServiceError as error:
-        if error.reason == "ATTEMPT_NOT_FOUND":
-            detail = "the pool does not know the attempt"
-            return Move(rules.failing(view.job, FailureReason.PROVIDER_UNAVAILABLE, detail, view.now_ms))
-        return _backoff(view)
+        return after_no_answer(view, error)
     return after_poll(view, status, answered_at_ms)
+
+
+def after_no_answer(view: View, error: ServiceError) -> Outcome:
+    """What follows from a poll that was refused, whoever made it."""
+    if error.reason == "ATTEMPT_NOT_FOUND":
+        detail = "the pool does not know the attempt"
+        return Move(rules.failing(view.job, FailureReason.PROVIDER_UNAVAILABLE, detail, view.now_ms))
+    return _backoff(view)
 
 
 def after_poll(view: View, status: AttemptStatus, answered_at_ms: int) -> Outcome:

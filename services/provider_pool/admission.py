@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from services.chassis.settings import Secret
@@ -29,6 +29,8 @@ MAX_AGE_LIMIT_MS: Final = 3_600_000
 AMOUNT_LIMIT_MILLIS: Final = 10**15
 COUNT_LIMIT: Final = 1_000_000
 IDS_LIMIT: Final = 10_000
+POLLED_LIMIT: Final = 1_000
+MAX_WAIT_LIMIT_MS: Final = 10_000
 PAIRS_LIMIT: Final = 50
 VALUE_LIMIT_CHARACTERS: Final = 10_000
 PAGE: Final = 100
@@ -91,6 +93,21 @@ def attempt_ids(values: Iterable[str]) -> list[str]:
     return listed
 
 
+def polled_ids(values: Sequence[str]) -> list[str]:
+    """Attempts that are asked about together."""
+    if len(values) > POLLED_LIMIT:
+        raise errors.invalid_request("attempt_ids", f"holds more than {POLLED_LIMIT}")
+    return [attempt_id(value, "attempt_ids") for value in values]
+
+
+def closed_ids(values: Iterable[str]) -> list[str]:
+    """As many attempts as a page of them holds."""
+    listed = attempt_ids(values)
+    if len(listed) > PAGE_LIMIT:
+        raise errors.invalid_request("attempt_ids", f"holds more than {PAGE_LIMIT}")
+    return listed
+
+
 def account_id(value: str) -> str:
     """An id of ours."""
     if not _ID.fullmatch(value):
@@ -121,6 +138,11 @@ def ttl_ms(value: int) -> int:
 def max_age_ms(value: int) -> int:
     """How old an answer may be."""
     return number("max_age_ms", value, 0, MAX_AGE_LIMIT_MS)
+
+
+def max_wait_s(value_ms: int) -> float:
+    """How long providers are waited for, in seconds."""
+    return number("max_wait_ms", value_ms, 0, MAX_WAIT_LIMIT_MS) / 1000
 
 
 def generation(message: pb.Generation) -> Generation:

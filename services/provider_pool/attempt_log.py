@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
 from sqlalchemy import Connection
 
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import Kind, ServiceError
@@ -19,12 +20,15 @@ from services.provider_pool import codec, errors, meters
 from services.provider_pool.adapters.interface import TaskRef
 from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
 from services.provider_pool.capacity import Capacity
-from services.provider_pool.records import Answer, Begin, Begun, Change, Item
+from services.provider_pool.records import Answer, Begin, Begun, Change, Item, kind_of
 from services.provider_pool.store import attempts as store
 from services.provider_pool.store.accounts import lock_accounts
 
-CACHED_ATTEMPTS = 20_000
-"""About a kilobyte each; more attempts than that are not polled at once by one process."""
+CACHED_ATTEMPTS = 50_000
+"""Running ones, about a kilobyte each; more than that are not polled at once by one process."""
+
+CACHED_ENDED = 2_000
+"""Attempts that have ended are asked for once or twice more, within seconds."""
 
 _RETRY_PAUSE_S = 0.5
 
@@ -36,9 +40,12 @@ class AttemptLog:
         self._database = database
         self._clock = clock
         self._capacity = capacity
-        self._cache: OrderedDict[str, Attempt] = OrderedDict()
+        self._running: OrderedDict[str, Attempt] = OrderedDict()
+        self._ended: OrderedDict[str, Attempt] = OrderedDict()
         self._numbers = itertools.count(1)
-        self._commits: GroupCommit[Item, Answer] = GroupCommit(database, store.apply, name="attempts")
+        self._commits: GroupCommit[Item, Answer] = GroupCommit(
+            database, store.apply, name="attempts", kind=kind_of
+        )
         self.process_id = new_id("sender")
 
     def new_sender(self) -> str:
@@ -77,9 +84,8 @@ class AttemptLog:
 
     async def get(self, attempt_id: str, *, fresh: bool = False) -> Attempt:
         """The record. A cached one may be `running` still where another replica knows more. Raises ATTEMPT_NOT_FOUND."""
-        cached = None if fresh else self._cache.get(attempt_id)
+        cached = None if fresh else self._cached(attempt_id)
         if cached is not None:
-            self._cache.move_to_end(attempt_id)
             return cached
         found = await self._database.read(lambda connection: store.load_attempt(connection, attempt_id))
         if found is None:
@@ -87,9 +93,31 @@ class AttemptLog:
         self._remember(found)
         return found
 
+    async def get_many(self, attempt_ids: Iterable[str]) -> dict[str, Attempt]:
+        """The records that there are of these, as `get` gives them."""
+        found: dict[str, Attempt] = {}
+        unknown: list[str] = []
+        for attempt_id in attempt_ids:
+            cached = self._cached(attempt_id)
+            if cached is None:
+                unknown.append(attempt_id)
+            else:
+                found[attempt_id] = cached
+        if unknown:
+            for attempt in await self._database.read(
+                lambda connection: store.load_named(connection, unknown)
+            ):
+                self._remember(attempt)
+                found[attempt.attempt_id] = attempt
+        return found
+
     async def adopt(self, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
         """Make the oldest of these tasks that no attempt has this one's; None if there is none, or it cannot be told yet."""
-        adopted = await self._database.write(lambda connection: _adopt(connection, attempt, candidates))
+        adopted = await crash_points.committed(
+            self._database.write,
+            "attempt_adopted",
+            lambda connection: _adopt(connection, attempt, candidates),
+        )
         if adopted is not None:
             self._remember(adopted)
         return adopted
@@ -97,8 +125,10 @@ class AttemptLog:
     async def mark_orphans(self, answer_by_ms: int) -> list[str]:
         """Put attempts whose sender is gone in doubt."""
         me, alone, now_ms = self.process_id, self._database.sole_owner, self._clock.now_ms()
-        return await self._database.write(
-            lambda connection: store.mark_orphans(connection, me, alone, answer_by_ms, now_ms)
+        return await crash_points.committed(
+            self._database.write,
+            "attempt_orphaned",
+            lambda connection: store.mark_orphans(connection, me, alone, answer_by_ms, now_ms),
         )
 
     async def abandoned_of(self, job_id: str) -> int:
@@ -117,14 +147,29 @@ class AttemptLog:
         """Finish what was accepted."""
         await self._commits.close()
 
+    def _cached(self, attempt_id: str) -> Attempt | None:
+        running = self._running.get(attempt_id)
+        if running is None:
+            return self._ended.get(attempt_id)
+        self._running.move_to_end(attempt_id)
+        return running
+
     def _remember(self, attempt: Attempt) -> None:
-        if attempt.state is not AttemptState.RUNNING and attempt.state not in TERMINAL:
-            self._cache.pop(attempt.attempt_id, None)
+        if attempt.state is AttemptState.RUNNING:
+            # Read before it ended, and remembered after: an end is not taken back.
+            if attempt.attempt_id not in self._ended:
+                _keep(self._running, attempt, CACHED_ATTEMPTS)
             return
-        self._cache[attempt.attempt_id] = attempt
-        self._cache.move_to_end(attempt.attempt_id)
-        while len(self._cache) > CACHED_ATTEMPTS:
-            self._cache.popitem(last=False)
+        self._running.pop(attempt.attempt_id, None)
+        if attempt.state in TERMINAL:
+            _keep(self._ended, attempt, CACHED_ENDED)
+
+
+def _keep(cache: OrderedDict[str, Attempt], attempt: Attempt, limit: int) -> None:
+    cache[attempt.attempt_id] = attempt
+    cache.move_to_end(attempt.attempt_id)
+    while len(cache) > limit:
+        cache.popitem(last=False)
 
 
 def _adopt(connection: Connection, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.provider_pool import codec, errors, meters, outcomes
@@ -130,12 +131,15 @@ class Collection:
         adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
         account = await self._accounts.access(attempt.account_id)
         task = codec.read_task(attempt.task)
+        crash_points.reached("provider", "fetch", "before", subject=attempt.attempt_id)
         try:
             async with (
                 asyncio.timeout(terms.fetch_timeout_s),
                 adapter.open_output(Context(self._clock), account, task, output) as chunks,
             ):
-                return await self._store.stage(chunks)
+                staged = await self._store.stage(chunks)
+                crash_points.reached("provider", "fetch", "after", subject=attempt.attempt_id)
+                return staged
         except TimeoutError:
             raise ProviderError("the output did not arrive within the deadline") from None
         except (UnknownMedia, TooLarge) as error:
@@ -144,7 +148,9 @@ class Collection:
     async def _publish(self, attempt: Attempt, output: OutputRef, staged: Staged) -> Stored:
         found = staged.probe
         key = f"{attempt.job_id}/{output.role.value}.{found.extension}"
+        crash_points.reached("media", "publish", "before", subject=key)
         await self._store.publish(staged, key)
+        crash_points.reached("media", "publish", "after", subject=key)
         meters.COLLECTED_BYTES.labels(attempt.provider).inc(staged.size_bytes)
         return Stored(
             output.role,
@@ -162,7 +168,9 @@ class Collection:
         try:
             async with asyncio.timeout(self._catalog.terms(attempt.provider).poll_timeout_s):
                 account = await self._accounts.access(attempt.account_id)
+                crash_points.reached("provider", "forget", "before", subject=attempt.attempt_id)
                 await adapter.forget(Context(self._clock), account, codec.read_task(attempt.task))
+                crash_points.reached("provider", "forget", "after", subject=attempt.attempt_id)
         except (ProviderError, ServiceError, SealBroken, TimeoutError, OSError) as error:
             # A courtesy: everything is stored and recorded.
             log.info("collect.not_forgotten", extra={"attempt_id": attempt.attempt_id, "cause": str(error)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -34,11 +35,20 @@ class Probe:
 def probe(path: Path) -> Probe:
     """Look at a file. Raises UnknownMedia."""
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        try:
-            found = _recognise(head, file)
-        except (struct.error, IndexError, ValueError) as error:
-            raise UnknownMedia(f"a broken file: {error}") from error
+        return _probe(file)
+
+
+def probe_bytes(content: bytes) -> Probe:
+    """The same of a file that is in memory."""
+    return _probe(BytesIO(content))
+
+
+def _probe(file: BinaryIO) -> Probe:
+    head = file.read(_HEAD_BYTES)
+    try:
+        found = _recognise(head, file)
+    except (struct.error, IndexError, ValueError) as error:
+        raise UnknownMedia(f"a broken file: {error}") from error
     if found is None:
         raise UnknownMedia("not a file of a known type")
     return found

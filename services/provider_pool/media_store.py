@@ -9,14 +9,15 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from services.chassis.ids import new_id
-from services.provider_pool.media_probe import Probe, probe
+from services.provider_pool.disk_trips import DiskTrips
+from services.provider_pool.media_probe import Probe, probe, probe_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +26,13 @@ _WRITERS: Final = 16
 """Disk writes at once. Most of a write is waiting for the disk to say that it is durable, and such waits share."""
 
 _HELD_BYTES: Final = 1024**2
-"""Bytes gathered before they are written: a picture is one trip to a thread, a film some."""
+"""Bytes gathered before they are written: a film is some trips to a thread."""
+
+_SMALL_BYTES: Final = 256 * 1024
+"""What is no larger stays in memory until it gets its key: then it is one trip, which it shares."""
+
+_PUBLISHERS: Final = 2
+"""Trips at once that publish. While one waits for the disk, the next can write."""
 
 # Not a job's name, because those have no dot: what is being written, and what a crash left half written.
 _INCOMING: Final = ".incoming"
@@ -38,12 +45,16 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Bytes that have arrived, with what they are; not yet in the store. Give it to `publish` or `discard`."""
+    """Bytes that have arrived, with what they are; not yet in the store. Give it to `publish` or `discard`.
+
+    `content` is None where they are at `path` already.
+    """
 
     path: Path
     probe: Probe
     size_bytes: int
     sha256: str
+    content: bytes | None = field(default=None, repr=False)
 
 
 class MediaStore:
@@ -53,11 +64,15 @@ class MediaStore:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="media")
+        self._publishing: DiskTrips[tuple[Staged, Path], None] = DiskTrips(
+            _publish, executor=self._disk, at_once=_PUBLISHERS
+        )
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
         """Take in a stream. Raises TooLarge and media_probe.UnknownMedia, and whatever the stream raises; nothing is left then."""
         path = self._folder / _INCOMING / new_id("part")
         digest, size_bytes, held = hashlib.sha256(), 0, bytearray()
+        written = False
         try:
             async for chunk in chunks:
                 size_bytes += len(chunk)
@@ -66,11 +81,17 @@ class MediaStore:
                 digest.update(chunk)
                 held += chunk
                 if len(held) >= _HELD_BYTES:
+                    written = True
                     await self._run(_append, path, bytes(held))
                     held.clear()
+            if size_bytes <= _SMALL_BYTES:
+                content = bytes(held)
+                return Staged(path, probe_bytes(content), size_bytes, digest.hexdigest(), content)
+            written = True
             return Staged(path, await self._run(_complete, path, bytes(held)), size_bytes, digest.hexdigest())
         except BaseException:
-            await self._run(_unlink, path)
+            if written:
+                await self._run(_unlink, path)
             raise
 
     async def publish(self, staged: Staged, key: str) -> None:
@@ -78,11 +99,12 @@ class MediaStore:
 
         Other bytes under the key can only be from a collection that was never answered; they are replaced.
         """
-        await self._run(_publish, staged, self._folder / key)
+        await self._publishing.run((staged, self._folder / key))
 
     async def discard(self, staged: Staged) -> None:
         """Let go of staged bytes."""
-        await self._run(_unlink, staged.path)
+        if staged.content is None:
+            await self._run(_unlink, staged.path)
 
     async def sweep(self, retention_s: float) -> int:
         """Remove jobs' folders that are older than `retention_s`; how many."""
@@ -116,25 +138,61 @@ def _complete(path: Path, rest: bytes) -> Probe:
     return probe(path)
 
 
-def _publish(staged: Staged, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _publish(batch: Sequence[tuple[Staged, Path]]) -> list[Exception | None]:
+    """The bytes of all, then their names, then the folders: what the disk is asked to sync together, it syncs once."""
+    failed: dict[int, Exception] = {}
+    for step in (_write_part, _sync_part, _give_name, _sync_place):
+        for turn, (staged, target) in enumerate(batch):
+            if turn not in failed:
+                try:
+                    step(staged, target)
+                except OSError as error:
+                    failed[turn] = error
+    for folder in {target.parent.parent for _, target in batch}:
+        _sync_folder(folder)
+    for turn in failed:
+        _unlink(batch[turn][0].path)
+    return [failed.get(turn) for turn in range(len(batch))]
+
+
+def _write_part(staged: Staged, target: Path) -> None:
+    if staged.content is None:
+        return
     try:
-        os.link(staged.path, target)
+        descriptor = os.open(staged.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileNotFoundError:
+        staged.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(staged.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.write(staged.content)
+
+
+def _sync_part(staged: Staged, target: Path) -> None:
+    if staged.content is not None:
+        _sync(staged.path, os.O_RDWR)
+
+
+def _give_name(staged: Staged, target: Path) -> None:
+    try:
+        os.mkdir(target.parent)  # noqa: PTH102 - a fifth of pathlib's time
     except FileExistsError:
-        if _sha256(target) != staged.sha256:
-            staged.path.replace(target)
-    _unlink(staged.path)
+        if not target.parent.is_dir():
+            raise
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staged.path, target)  # noqa: PTH105
+
+
+def _sync_place(staged: Staged, target: Path) -> None:
     _sync_folder(target.parent)
-    _sync_folder(target.parent.parent)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, how: int) -> None:
+    descriptor = os.open(path, how)
     try:
         os.fsync(descriptor)
     finally:

@@ -32,6 +32,12 @@ RESOLVED: Final = Counter(
     "Attempts in doubt by how they were resolved.",
     ["provider", "outcome"],
 )
+CLOSED: Final = Counter(
+    "atelier_pool_closed_attempts_total",
+    "Attempts that were ended because their job had, by the state they were in.",
+    ["provider", "state"],
+)
+FORGOTTEN: Final = Counter("atelier_pool_forgotten_attempts_total", "Attempts deleted after their retention.")
 SUBMIT_SECONDS: Final = Histogram(
     "atelier_pool_submit_seconds", "Seconds a provider took to answer a submission.", ["provider"]
 )

@@ -124,6 +124,24 @@ def given_up(attempt: Attempt, resubmit: bool, expected_millis: int, now_ms: int
     )
 
 
+def closed(attempt: Attempt, expected_millis: int, now_ms: int) -> Change:
+    """Its job has ended without it: whatever the provider still does for it, nobody wants, and it may have been paid for."""
+    in_doubt = attempt.state is AttemptState.UNKNOWN
+    reason = rules.FailureReason.SUBMISSION_UNKNOWN if in_doubt else rules.FailureReason.TIMED_OUT
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.ABANDONED if in_doubt else AttemptState.FAILED,
+        generation=codec.without_prompt(attempt.generation),
+        failure=rules.Failure(
+            reason, rules.NextStep.FAIL, charged=rules.Charged.MAYBE, detail="its job had ended"
+        ),
+        # What was booked with the end of its lease stays as it is.
+        cost_millis=attempt.cost_millis if attempt.booked else attempt.cost_millis or expected_millis,
+    )
+
+
 def not_answered(attempt: Attempt, error: ProviderError, sent_at_ms: int, now_ms: int) -> Change:
     """Asking failed: nothing is known of the attempt, perhaps something of the account."""
     signals = _faults(attempt, error, sent_at_ms)

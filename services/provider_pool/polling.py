@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.provider_pool import codec, errors, meters, outcomes
@@ -22,6 +23,7 @@ from services.provider_pool.adapters.interface import (
     Snapshot,
     TaskNotFound,
     TaskRef,
+    TaskState,
 )
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
@@ -31,7 +33,7 @@ from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
 
-ANSWERS_KEPT: Final = 20_000
+ANSWERS_KEPT: Final = 50_000
 """Last answers, some hundred bytes each; of an attempt that has fallen out the provider is simply asked again."""
 
 BATCH_LIMIT: Final = 100
@@ -39,6 +41,9 @@ BATCH_LIMIT: Final = 100
 
 SINGLE_CALLS: Final = 8
 """Questions at once on one account of a provider that takes one task a question."""
+
+
+_ENDS: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,39 @@ class Polling:
             return known
         return await asyncio.shield(self._asked.get(attempt_id) or self._ask(attempt))
 
+    async def poll_many(
+        self, attempt_ids: Sequence[str], max_age_ms: int, max_wait_s: float
+    ) -> list[Polled | ServiceError]:
+        """The same of many attempts, for each what `poll` would return or raise.
+
+        Nobody waits longer than `max_wait_s` for the slowest provider among them: what is not answered by then is told
+        as it was known before, and as of 0 where nothing was.
+        """
+        found = await self._attempts.get_many(attempt_ids)
+        oldest_ms = self._clock.now_ms() - max_age_ms
+        questions: dict[str, asyncio.Future[Polled]] = {}
+        for attempt_id, attempt in found.items():
+            known = self._answers.get(attempt_id)
+            if attempt.state is AttemptState.RUNNING and (known is None or known.answered_at_ms < oldest_ms):
+                questions[attempt_id] = self._asked.get(attempt_id) or self._ask(attempt)
+        if questions:
+            await asyncio.wait(questions.values(), timeout=max_wait_s)
+        return [self._told(name, found.get(name), questions.get(name)) for name in attempt_ids]
+
+    def _told(
+        self, attempt_id: str, attempt: Attempt | None, question: asyncio.Future[Polled] | None
+    ) -> Polled | ServiceError:
+        if attempt is None:
+            return errors.attempt_not_found(attempt_id)
+        if question is not None and question.done():
+            error = question.exception()
+            if error is None:
+                return question.result()
+            return error if isinstance(error, ServiceError) else errors.provider_unreachable()
+        if attempt.state is not AttemptState.RUNNING:
+            return self._at_rest(attempt)
+        return self._answers.get(attempt_id) or Polled(attempt, 0, 0, 0)
+
     async def close(self) -> None:
         """Stop asking; record what was answered."""
         for desk in self._desks.values():
@@ -91,8 +129,7 @@ class Polling:
 
     def _ask(self, attempt: Attempt) -> asyncio.Future[Polled]:
         future: asyncio.Future[Polled] = asyncio.get_running_loop().create_future()
-        # Everybody who asked may leave before the answer, and then nobody looks at an error.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        future.add_done_callback(_look_at)
         self._asked[attempt.attempt_id] = future
         self._waiting.setdefault(attempt.account_id, []).append(attempt)
         if attempt.account_id not in self._desks:
@@ -117,6 +154,7 @@ class Polling:
 
     async def _ask_about(self, account_id: str, provider: str, batch: Sequence[Attempt]) -> None:
         sent_at_ms = self._clock.now_ms()
+        crash_points.reached("provider", "poll", "before")
         answers: Mapping[str, Snapshot | ProviderError]
         try:
             answers = await self._snapshots(account_id, provider, batch)
@@ -133,8 +171,13 @@ class Polling:
         except Exception:
             log.exception("poll.adapter_failed", extra={"account_id": account_id})
             answers = {attempt.attempt_id: ProviderError("the adapter failed") for attempt in batch}
+        crash_points.reached("provider", "poll", "after")
         for attempt in batch:
             answer = answers.get(attempt.attempt_id) or TaskNotFound("the provider does not list the task")
+            if isinstance(answer, Snapshot) and answer.state not in _ENDS:
+                # By far the most of them: nothing is written, so that nobody has to wait.
+                self._answer(attempt, self._progressed(attempt, answer, sent_at_ms))
+                continue
             task = asyncio.create_task(self._apply(attempt, answer, sent_at_ms))
             self._applying.add(task)
             task.add_done_callback(self._applying.discard)
@@ -186,6 +229,8 @@ class Polling:
             else:
                 self._answer(attempt, await self._applied(attempt, answer, sent_at_ms))
         except Exception as error:
+            if not isinstance(error, ServiceError):
+                log.exception("poll.not_applied", extra={"attempt_id": attempt.attempt_id})
             self._answer(attempt, error)
 
     async def _note(self, attempt: Attempt, error: ProviderError, sent_at_ms: int) -> None:
@@ -203,6 +248,9 @@ class Polling:
         if change is not None:
             self._answers.pop(attempt.attempt_id, None)
             return self._at_rest(await self._attempts.change(change))
+        return self._progressed(attempt, snapshot, sent_at_ms)
+
+    def _progressed(self, attempt: Attempt, snapshot: Snapshot, sent_at_ms: int) -> Polled:
         before = self._answers.get(attempt.attempt_id)
         progress = max(snapshot.progress, 0 if before is None else before.progress)
         polled = Polled(attempt, min(progress, 99), snapshot.poll_after_ms, sent_at_ms)
@@ -228,3 +276,9 @@ class Polling:
             budget = PollBudget(terms.polls_per_second, terms.poll_burst, self._clock)
             self._budgets[account_id] = budget
         return budget
+
+
+def _look_at(question: asyncio.Future[Polled]) -> None:
+    """Everybody who asked may leave before the answer, and then nobody looks at an error."""
+    if not question.cancelled():
+        question.exception()

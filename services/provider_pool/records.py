@@ -66,3 +66,12 @@ class Change:
 
 Item: TypeAlias = Begin | Change
 Answer: TypeAlias = Begun | Attempt | Exception
+
+
+def kind_of(item: Item) -> str:
+    """What an item is called in the names of crash points: what becomes of its attempt."""
+    if isinstance(item, Begin):
+        return f"attempt_{AttemptState.SUBMITTING.value}"
+    if item.to is not None:
+        return f"attempt_{item.to.value}"
+    return "attempt_noted" if item.collected is None else "attempt_collected"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from services.chassis.errors import ServiceError
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 from services.provider_pool import admission, health
 from services.provider_pool.adapters.interface import Role
@@ -16,6 +17,7 @@ from services.provider_pool.leases import Lease
 from services.provider_pool.polling import Polled
 from services.provider_pool.references.staging import Staged
 from services.provider_pool.store.accounts import AccountRecord
+from services.provider_pool.store.open_attempts import OpenAttempt
 
 _MODES: Final = {mode: value for value, mode in admission.MODES.items()}
 _ATTEMPT_STATES: Final = {state: value for value, state in admission.ATTEMPT_STATES.items()}
@@ -94,6 +96,21 @@ def polled(answer: Polled) -> pb.PollResponse:
     return pb.PollResponse(status=shown, answered_at_ms=answer.answered_at_ms)
 
 
+def polled_many(answers: Iterable[Polled | ServiceError]) -> pb.PollManyResponse:
+    """Polls' answers, in order."""
+    return pb.PollManyResponse(answers=map(_polled_one, answers))
+
+
+def _polled_one(answer: Polled | ServiceError) -> pb.PollManyResponse.Answer:
+    if isinstance(answer, ServiceError):
+        missing = answer.reason == "ATTEMPT_NOT_FOUND"
+        # Whatever else it was, nothing is known that was not known before.
+        refusal = pb.REASON_ATTEMPT_NOT_FOUND if missing else pb.REASON_PROVIDER_UNREACHABLE
+        return pb.PollManyResponse.Answer(refusal=refusal)
+    shown = status(answer.attempt, answer.progress, answer.poll_after_ms)
+    return pb.PollManyResponse.Answer(status=shown, answered_at_ms=answer.answered_at_ms)
+
+
 def collected(stored: Sequence[Stored], retention_s: int) -> pb.CollectResponse:
     """What lies in the media store."""
     outputs = [
@@ -166,6 +183,13 @@ def leases(found: Iterable[Lease]) -> pb.ListLeasesResponse:
             )
             for one in found
         ]
+    )
+
+
+def open_attempts(found: Iterable[OpenAttempt]) -> pb.ListOpenAttemptsResponse:
+    """Open attempts for reconciliation."""
+    return pb.ListOpenAttemptsResponse(
+        attempts=[pb.OpenAttempt(attempt_id=one.attempt_id, job_id=one.job_id) for one in found]
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.provider_pool import codec, meters, outcomes
 from services.provider_pool.accounts import Accounts
@@ -110,7 +111,10 @@ class Resolution:
         account = await self._accounts.access(attempt.account_id)
         async with asyncio.timeout(terms.list_timeout_s):
             since_ms = attempt.created_at_ms - SKEW_MS
-            return await adapter.list_tasks(Context(self._clock), account, prepared, since_ms)
+            crash_points.reached("provider", "list", "before", subject=attempt.attempt_id)
+            listed = await adapter.list_tasks(Context(self._clock), account, prepared, since_ms)
+            crash_points.reached("provider", "list", "after", subject=attempt.attempt_id)
+            return listed
 
     async def _question(self, attempt: Attempt) -> Prepared | None:
         """What the attempt asked for; None where that cannot be put together any more, so that nothing is found."""

@@ -15,6 +15,7 @@ from services.provider_pool import admission, replies
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.capacity import Capacity
+from services.provider_pool.closing import Closing
 from services.provider_pool.collection import Collection
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.polling import Polling
@@ -41,6 +42,7 @@ class Parts:
     collection: Collection
     staging: Staging
     preparation: Preparation
+    closing: Closing
     clock: Clock
     media_retention_s: int
 
@@ -116,6 +118,12 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         max_age_ms = admission.max_age_ms(request.max_age_ms)
         return replies.polled(await self._parts.polling.poll(attempt_id, max_age_ms))
 
+    async def PollMany(self, request: pb.PollManyRequest, context: Any) -> pb.PollManyResponse:
+        attempt_ids = admission.polled_ids(request.attempt_ids)
+        max_age_ms = admission.max_age_ms(request.max_age_ms)
+        max_wait_s = admission.max_wait_s(request.max_wait_ms)
+        return replies.polled_many(await self._parts.polling.poll_many(attempt_ids, max_age_ms, max_wait_s))
+
     async def ResolveUnknown(
         self, request: pb.ResolveUnknownRequest, context: Any
     ) -> pb.ResolveUnknownResponse:
@@ -173,6 +181,21 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         )
         return replies.leases(found)
 
+    async def ListOpenAttempts(
+        self, request: pb.ListOpenAttemptsRequest, context: Any
+    ) -> pb.ListOpenAttemptsResponse:
+        found = await self._parts.closing.list_open(
+            request.created_before_ms,
+            admission.after(request.after_attempt_id),
+            admission.page(request.limit),
+        )
+        return replies.open_attempts(found)
+
+    async def CloseAttempts(self, request: pb.CloseAttemptsRequest, context: Any) -> pb.CloseAttemptsResponse:
+        attempt_ids = admission.closed_ids(request.attempt_ids)
+        still_open = await self._parts.closing.close_attempts(attempt_ids)
+        return pb.CloseAttemptsResponse(still_open_attempt_ids=still_open)
+
     def Dispatch(
         self, request_iterator: AsyncIterator[pb.DispatchRequest], context: Any
     ) -> AsyncIterator[pb.DispatchResponse]:
@@ -187,7 +210,9 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
             "DropReferences": Handler(pb.DropReferencesRequest, self.DropReferences),
             "Submit": Handler(pb.SubmitRequest, self.Submit),
             "Poll": Handler(pb.PollRequest, self.Poll),
+            "PollMany": Handler(pb.PollManyRequest, self.PollMany),
             "ResolveUnknown": Handler(pb.ResolveUnknownRequest, self.ResolveUnknown),
             "Collect": Handler(pb.CollectRequest, self.Collect),
             "ListLeases": Handler(pb.ListLeasesRequest, self.ListLeases),
+            "CloseAttempts": Handler(pb.CloseAttemptsRequest, self.CloseAttempts),
         }

@@ -126,6 +126,8 @@ ATTEMPTS = Table(
         "state IN ('submitting', 'unknown', 'running', 'succeeded', 'failed', 'abandoned')", name="state"
     ),
     Index(None, "job_id"),
+    # 0 for the open ones, which reconciliation reads by id.
+    Index(None, "ended_at_ms", "attempt_id"),
     Index(
         "ix_attempts_open",
         "state",

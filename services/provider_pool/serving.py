@@ -21,6 +21,7 @@ from services.provider_pool.adapters.sandbox.render_farm import default_workers
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.closing import Closing
 from services.provider_pool.collection import Collection
 from services.provider_pool.leasing import Leasing
 from services.provider_pool.media_store import MediaStore
@@ -142,6 +143,7 @@ def _parts(
         collection,
         staging,
         preparation,
+        Closing(database, attempts, submissions, catalog, clock),
         clock,
         settings.media_retention_s,
     )
@@ -160,6 +162,7 @@ def _rounds(
         "sweep_leases": partial(upkeep.sweep_leases, parts.leasing),
         "find_orphans": partial(upkeep.find_orphans, parts.attempts, answer_by_ms),
         "check_accounts": partial(upkeep.check_accounts, accounts, catalog, clock),
+        "forget_attempts": partial(upkeep.forget_attempts, database, clock, settings.attempt_retention_s),
         "sweep_media": partial(upkeep.sweep_media, store, catalog, settings.media_retention_s),
         "show_gauges": partial(upkeep.show_gauges, database, accounts, catalog, clock),
         "tell_capacity": parts.capacity.run,

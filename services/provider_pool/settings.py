@@ -76,6 +76,12 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         parse=whole_number(1024, 1024**4),
         help="an output larger than this is not taken",
     )
+    attempt_retention_s: int = setting(
+        "ATELIER_POOL_ATTEMPT_RETENTION_S",
+        default=90 * 86_400,
+        parse=whole_number(7 * 86_400, 10 * 366 * 86_400),
+        help="seconds for which ended attempts are kept; longer than the oldest backup of jobs that may be restored",
+    )
     references_folder: Path = setting(
         "ATELIER_POOL_REFERENCES_FOLDER",
         parse=Path,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
+from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.provider_pool import attempts as rules
@@ -179,7 +180,10 @@ class Submissions:
         started_s = time.perf_counter()
         try:
             async with asyncio.timeout(terms.submit_timeout_s):
-                return await adapter.submit(Context(self._clock), account, prepared, attempt.attempt_id)
+                crash_points.reached("provider", "submit", "before", subject=attempt.attempt_id)
+                submission = await adapter.submit(Context(self._clock), account, prepared, attempt.attempt_id)
+                crash_points.reached("provider", "submit", "after", subject=attempt.attempt_id)
+                return submission
         except TimeoutError:
             raise SubmissionUnknown("no answer within the deadline", charged="maybe") from None
         finally:

@@ -20,6 +20,7 @@ from services.provider_pool.media_store import MediaStore
 from services.provider_pool.pool import Account, AccountState
 from services.provider_pool.references.store import ReferenceStore
 from services.provider_pool.store import attempts as attempt_rows
+from services.provider_pool.store import open_attempts
 from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ CHECK_S: Final = 15.0
 CHECK_TIMEOUT_S: Final = 10.0
 MEDIA_SWEEP_S: Final = 3600.0
 REFERENCE_SWEEP_S: Final = 3600.0
+FORGET_SWEEP_S: Final = 300.0
+# A batch keeps the one writer of SQLite for some milliseconds; between two of them others have their turn.
+FORGET_LIMIT: Final = 500
+FORGET_PAUSE_S: Final = 0.2
 # Files are older than the job that tells its customer how long they stay: the rest of an hour covers a slow settlement.
 MEDIA_GRACE_S: Final = 3600
 
@@ -83,6 +88,18 @@ async def sweep_media(store: MediaStore, catalog: Catalog, retention_s: int) -> 
     for adapter in catalog.adapters.values():
         await adapter.tidy()
     return MEDIA_SWEEP_S
+
+
+async def forget_attempts(database: Database, clock: Clock, retention_s: int) -> float:
+    """Delete attempts that ended long ago, a batch at a time; returns how long to wait, in seconds."""
+    before_ms = clock.now_ms() - retention_s * 1000
+    forgotten = await database.write(
+        lambda connection: open_attempts.forget_ended(connection, before_ms, FORGET_LIMIT)
+    )
+    if forgotten:
+        meters.FORGOTTEN.inc(forgotten)
+        log.info("attempts.forgotten", extra={"attempts": forgotten})
+    return FORGET_PAUSE_S if forgotten == FORGET_LIMIT else FORGET_SWEEP_S
 
 
 async def sweep_references(references: ReferenceStore) -> float:

@@ -93,11 +93,13 @@ def environment(url: str, pepper: Path, **changes: str) -> dict[str, str]:
     return inherited | own | changes
 
 
-def start(url: str, pepper: Path, **changes: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
-    """A process that has announced itself, and its addresses."""
+def start(
+    url: str, pepper: Path, module: str = "services.billing", **changes: str
+) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+    """A process that has announced itself, and its addresses. `module` is what is run."""
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "services.billing"],
+        [sys.executable, "-m", module],
         cwd=ROOT,
         env=environment(url, pepper, ATELIER_ANNOUNCE_FD=str(write_end), **changes),
         pass_fds=[write_end],
@@ -128,9 +130,11 @@ async def connected(process: subprocess.Popen[bytes], addresses: dict[str, str])
 
 
 @asynccontextmanager
-async def running(url: str, pepper: Path, **changes: str) -> AsyncIterator[Billing]:
+async def running(
+    url: str, pepper: Path, module: str = "services.billing", **changes: str
+) -> AsyncIterator[Billing]:
     """A process of the test's own."""
-    process, addresses = await asyncio.to_thread(start, url, pepper, **changes)
+    process, addresses = await asyncio.to_thread(start, url, pepper, module, **changes)
     try:
         async with connected(process, addresses) as billing:
             yield billing

@@ -10,11 +10,14 @@ import pytest
 from sqlalchemy import update
 
 from services.chassis.errors import Kind, ServiceError, internal_error
+from services.chassis.storage_failures import commit_outcome_unknown
 from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from services.jobs.job import Job
 from services.jobs.schema import JOBS
 from services.jobs.store import Load
+from tests.jobs_fakes import unavailable
 from tests.jobs_house import JobsHouse, sqlite_url
 
 
@@ -109,3 +112,56 @@ async def test_a_repair_that_is_refused_for_good_does_not_keep_later_ones_from_b
     found = await house.engine.reconciler.reconcile()
     assert (found["hold_without_job"], found["lease_without_job"]) == (1, 1)
     assert not house.pool.leases
+
+
+async def test_an_admission_whose_commit_went_through_unheard_is_taken_back_within_moments(
+    house: JobsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = house.store.admit
+
+    async def unheard(job: Job, queued_limit: int) -> tuple[Job, int]:
+        await admit(job, queued_limit)
+        raise commit_outcome_unknown()
+
+    monkeypatch.setattr(house.store, "admit", unheard)
+    with pytest.raises(ServiceError) as refusal:
+        await house.create("k1")
+    assert refusal.value.kind is Kind.UNAVAILABLE
+    monkeypatch.undo()
+    # The same key is met by the row until that is gone, and then accepted: long before the usual look.
+    async with asyncio.timeout(5):
+        job = await house.create("k1")
+    assert (await house.ended(job.job_id)).state == jobs.JOB_STATE_COMPLETED
+    await house.all_returned()
+    load = await house.store.load(("cus_a", "test"))
+    assert (load.waiting, load.running, load.completed_jobs) == (0, 0, 1)
+
+
+async def test_an_admission_that_was_refused_is_not_looked_for(house: JobsHouse) -> None:
+    kept = await house.create("k1", prompt="slow", running=1)
+    with pytest.raises(ServiceError, match="CONCURRENCY_LIMITED"):
+        await house.create("k2", running=1)
+    assert house.engine.recall._doubted == {}
+    await house.pool.finish(kept.job_id)
+    await house.ended(kept.job_id)
+
+
+async def test_one_service_that_is_away_keeps_no_other_comparison_from_being_made(house: JobsHouse) -> None:
+    house.billing.before["ListHolds"] = unavailable()
+    house.pool.open_attempts["job_gone:1"] = "job_gone"
+    found = await house.engine.reconciler.reconcile()
+    assert "hold_without_job" not in found
+    assert found["attempt_without_answer"] == 1
+    assert house.pool.open_attempts == {}
+
+
+@pytest.mark.parametrize(("prompt", "closed"), [("hopeless", True), ("a cat", False)])
+async def test_a_job_that_fails_closes_its_attempt_and_one_that_went_well_asks_for_nothing(
+    house: JobsHouse, prompt: str, closed: bool
+) -> None:
+    job = await house.create("k1", prompt=prompt)
+    end = await house.ended(job.job_id)
+    async with asyncio.timeout(5):
+        while house.engine._returns:
+            await asyncio.sleep(0.01)
+    assert house.pool.closed == ([f"{job.job_id}:{end.attempts}"] if closed else [])

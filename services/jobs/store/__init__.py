@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from services.chassis import crash_points
 from services.chassis.database import Database
 from services.chassis.group_commit import GroupCommit
 from services.chassis.set_statements import database_now_ms
 from services.jobs.job import Job
-from services.jobs.store import admissions, owners, reads, transitions
-from services.jobs.store.admissions import Admission
+from services.jobs.store import admissions, charges, owners, reads, transitions
+from services.jobs.store.admissions import Admission, Admitted
 from services.jobs.store.gathered import GatheredReads
 from services.jobs.store.load import Customer, Load, mend_loads, read_loads
-from services.jobs.store.reads import Event, JobFilter
+from services.jobs.store.reads import Event, JobFilter, Standing
 from services.jobs.store.transitions import Transition
 
-__all__ = ["Customer", "Event", "JobFilter", "JobStore", "Load"]
+__all__ = ["Admitted", "Customer", "Event", "JobFilter", "JobStore", "Load", "Standing"]
 
 
 class JobStore:
@@ -24,11 +25,19 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._admissions: GroupCommit[Admission, Job] = GroupCommit(
-            database, admissions.apply_admissions, name="admissions", lane=lambda item: item.job.customer_id
+        self._admissions: GroupCommit[Admission, Admitted] = GroupCommit(
+            database,
+            admissions.apply_admissions,
+            name="admissions",
+            lane=lambda item: item.job.customer_id,
+            kind=lambda _: "admitting",
         )
         self._transitions: GroupCommit[Transition, Job | None] = GroupCommit(
-            database, transitions.apply_transitions, name="transitions", capacity=100_000
+            database,
+            transitions.apply_transitions,
+            name="transitions",
+            capacity=100_000,
+            kind=transitions.kind_of,
         )
         self._jobs = GatheredReads(database, reads.load_jobs, name="job-reads")
         self._loads = GatheredReads(database, read_loads, name="load-reads")
@@ -43,7 +52,7 @@ class JobStore:
         await self._admissions.close()
         await self._transitions.close()
 
-    async def admit(self, job: Job, queued_limit: int) -> Job:
+    async def admit(self, job: Job, queued_limit: int) -> Admitted:
         """The job of this admission key: `job` itself, or one that was there before it."""
         return await self._admissions.submit(Admission(job, queued_limit))
 
@@ -78,6 +87,18 @@ class JobStore:
         wanted = list(customers)
         return await self._database.read(lambda connection: read_loads(connection, wanted))
 
+    async def standings(self, job_ids: Iterable[str]) -> dict[str, Standing]:
+        wanted = list(job_ids)
+        return await self._database.read(lambda connection: reads.load_standings(connection, wanted))
+
+    async def charged(self, after: Customer, limit: int) -> list[tuple[Customer, int]]:
+        return await self._database.read(lambda connection: charges.charged(connection, after, limit))
+
+    async def charged_at_most(self, customers: Collection[Customer]) -> dict[Customer, int]:
+        return await self._database.read(
+            lambda connection: charges.charged_at_most(connection, customers), snapshot=True
+        )
+
     async def owned_ids(self, worker_id: str) -> list[str]:
         return await self._database.read(lambda connection: reads.owned_ids(connection, worker_id))
 
@@ -100,23 +121,31 @@ class JobStore:
         )
 
     async def reap(self, ttl_ms: int) -> list[str]:
-        return await self._database.write(
-            lambda connection: owners.reap(connection, ttl_ms, database_now_ms())
+        return await crash_points.committed(
+            self._database.write,
+            "reap",
+            lambda connection: owners.reap(connection, ttl_ms, database_now_ms()),
         )
 
     async def take_over(self, worker_id: str) -> list[str]:
-        return await self._database.write(lambda connection: owners.take_over(connection, worker_id))
+        return await crash_points.committed(
+            self._database.write, "take_over", lambda connection: owners.take_over(connection, worker_id)
+        )
 
     async def free_orphans(self) -> int:
         return await self._database.write(owners.free_orphans)
 
     async def claim(self, worker_id: str, limit: int, now_ms: int) -> list[Job]:
-        return await self._database.write(
-            lambda connection: owners.claim(connection, worker_id, limit, now_ms)
+        return await crash_points.committed(
+            self._database.write,
+            "claim",
+            lambda connection: owners.claim(connection, worker_id, limit, now_ms),
         )
 
     async def hand_over(self, worker_id: str) -> int:
-        return await self._database.write(lambda connection: owners.hand_over(connection, worker_id))
+        return await crash_points.committed(
+            self._database.write, "hand_over", lambda connection: owners.hand_over(connection, worker_id)
+        )
 
     async def check(self) -> None:
         """Raises where the database cannot be read."""

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from services.chassis.set_statements import insert_rows, locked, member_of
+from services.chassis.prepared_statements import prepared
+from services.chassis.set_statements import insert_rows, locked, member_of_named
 from services.jobs import errors
 from services.jobs.job import Job
 from services.jobs.schema import JOBS, WORKERS
 from services.jobs.store.load import Load, LoadChanges, customer_of, lock_loads
 from services.jobs.store.rows import COLUMNS, all_columns, job_of
 
+# Locked: whoever reaps a worker waits, and then sees the rows inserted here.
+_LIVING = prepared(
+    locked(
+        select(WORKERS.c.worker_id).where(member_of_named(WORKERS.c.worker_id, "worker_ids")),
+        WORKERS.c.worker_id,
+    )
+)
+_BY_KEY = prepared(select(*COLUMNS).where(member_of_named(JOBS.c.admission_key, "keys")))
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+
+class Admission(NamedTuple):
     """A job to be inserted as `admitting`, owned by the worker that admits it."""
 
     job: Job
     queued_limit: int
 
 
-def apply_admissions(connection: Connection, items: Sequence[Admission]) -> list[Job | Exception]:
+class Admitted(NamedTuple):
+    """The job of an admission key, and how many jobs its customer had running in that moment."""
+
+    job: Job
+    running: int
+
+
+def apply_admissions(connection: Connection, items: Sequence[Admission]) -> list[Admitted | Exception]:
     """For each item the job of its key: its own if it was inserted, else the one that is there.
 
     Refusals: QUEUE_FULL, CONCURRENCY_LIMITED, and UNAVAILABLE for a worker that was declared dead. Repeating the
@@ -35,21 +51,22 @@ def apply_admissions(connection: Connection, items: Sequence[Admission]) -> list
     known = _by_admission_key(connection, {item.job.admission_key for item in items})
     changes = LoadChanges()
     new: list[Job] = []
-    results: list[Job | Exception] = []
+    results: list[Admitted | Exception] = []
     for item in items:
         job = item.job
+        load = loads[customer_of(job)]
         if job.admission_key in known:
-            results.append(known[job.admission_key])
+            results.append(Admitted(known[job.admission_key], load.running))
             continue
-        refusal = _refusal(item, loads[customer_of(job)], job.owner in alive)
+        refusal = _refusal(item, load, job.owner in alive)
         if refusal is not None:
             results.append(refusal)
             continue
-        loads[customer_of(job)].waiting += 1
+        load.waiting += 1
         changes.admitted(job)
         known[job.admission_key] = job
         new.append(job)
-        results.append(job)
+        results.append(Admitted(job, load.running))
     insert_rows(connection, JOBS, [all_columns(job) for job in new])
     changes.write(connection)
     return results
@@ -66,11 +83,9 @@ def _refusal(item: Admission, load: Load, alive: bool) -> Exception | None:
 
 
 def _living_workers(connection: Connection, worker_ids: set[str]) -> set[str]:
-    # Locked: whoever reaps this worker waits, and then sees the rows inserted here.
-    query = select(WORKERS.c.worker_id).where(member_of(WORKERS.c.worker_id, sorted(worker_ids)))
-    return set(connection.scalars(locked(query, WORKERS.c.worker_id)))
+    return {row[0] for row in _LIVING.rows(connection, worker_ids=sorted(worker_ids))}
 
 
 def _by_admission_key(connection: Connection, keys: set[str]) -> dict[str, Job]:
-    query = select(*COLUMNS).where(member_of(JOBS.c.admission_key, sorted(keys)))
-    return {job.admission_key: job for job in map(job_of, connection.execute(query))}
+    rows = _BY_KEY.rows(connection, keys=sorted(keys))
+    return {job.admission_key: job for job in map(job_of, rows)}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from services.chassis.set_statements import member_of
-from services.jobs.job import Job, JobState
+from services.chassis.prepared_statements import prepared
+from services.chassis.set_statements import member_of, member_of_named
+from services.jobs.job import Job, JobState, attempt_id
 from services.jobs.schema import CUSTOMER_LOAD, JOB_EVENTS, JOBS
-from services.jobs.store.load import Customer, Load
+from services.jobs.store.load import Customer, Load, count_unfinished
 from services.jobs.store.rows import COLUMNS, job_of
+
+_BY_ID = prepared(select(*COLUMNS).where(member_of_named(JOBS.c.job_id, "job_ids")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,24 @@ class Event:
     state: JobState
     worker_id: str
     at_ms: int
+
+
+class Standing(NamedTuple):
+    """As much of a job as reconciliation compares."""
+
+    job_id: str
+    state: JobState
+    attempt_number: int
+    created_at_ms: int
+    updated_at_ms: int
+
+    @property
+    def attempt_id(self) -> str:
+        return attempt_id(self.job_id, self.attempt_number)
+
+    @property
+    def next_attempt_id(self) -> str:
+        return attempt_id(self.job_id, self.attempt_number + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +61,17 @@ class JobFilter:
 
 def load_jobs(connection: Connection, job_ids: Iterable[str]) -> dict[str, Job]:
     """The jobs with these ids, `admitting` ones included."""
-    query = select(*COLUMNS).where(member_of(JOBS.c.job_id, sorted(set(job_ids))))
-    return {job.job_id: job for job in map(job_of, connection.execute(query))}
+    rows = _BY_ID.rows(connection, job_ids=sorted(set(job_ids)))
+    return {job.job_id: job for job in map(job_of, rows)}
+
+
+def load_standings(connection: Connection, job_ids: Iterable[str]) -> dict[str, Standing]:
+    """Where the jobs with these ids stand, `admitting` ones included."""
+    table = JOBS.c
+    columns = (table.job_id, table.state, table.attempt_number, table.created_at_ms, table.updated_at_ms)
+    query = select(*columns).where(member_of(table.job_id, sorted(set(job_ids))))
+    rows = connection.execute(query)
+    return {row[0]: Standing(row[0], JobState(row[1]), *row[2:]) for row in rows}
 
 
 def list_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
@@ -79,15 +110,8 @@ def owned_ids(connection: Connection, worker_id: str) -> list[str]:
 def load_drift(connection: Connection) -> dict[Customer, tuple[Load, Load]]:
     """Customers whose counters do not equal their jobs: (counted, stored). Read it in one snapshot."""
     counted: dict[Customer, Load] = {}
-    unfinished = (JOBS.c.owner.is_not(None), JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0))
-    for part in unfinished:
-        grouped = (
-            select(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state, func.count())
-            .where(part)
-            .group_by(JOBS.c.customer_id, JOBS.c.mode, JOBS.c.state)
-        )
-        for customer_id, mode, state, count in connection.execute(grouped):
-            counted.setdefault((customer_id, mode), Load()).count(JobState(state), count)
+    for customer_id, mode, state, count in count_unfinished(connection):
+        counted.setdefault((customer_id, mode), Load()).count(JobState(state), count)
     table = CUSTOMER_LOAD.c
     rows = connection.execute(select(table.customer_id, table.mode, table.waiting, table.running))
     stored = {(row[0], row[1]): Load(row[2], row[3]) for row in rows}

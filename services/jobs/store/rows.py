@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -47,23 +48,31 @@ def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _list(values: Sequence[object]) -> str:
+    return _text(values) if values else "[]"
+
+
+_plain_changing = attrgetter(*_PLAIN_CHANGING)
+_plain_fixed = attrgetter(*_PLAIN_FIXED)
+
+
 def changing_columns(job: Job) -> dict[str, Any]:
     """The columns that a transition writes, with the job's key."""
-    row = {name: getattr(job, name) for name in _PLAIN_CHANGING}
+    row: dict[str, Any] = dict(zip(_PLAIN_CHANGING, _plain_changing(job), strict=True))
     row["job_id"] = job.job_id
     row["state"] = job.state.value
     row["stage"] = int(job.stage)
     row["failure"] = int(job.failure)
     row["settlement"] = job.settlement.value
-    row["avoid_account_ids"] = _text(job.avoid_account_ids)
-    row["outputs"] = _text(job.outputs)
+    row["avoid_account_ids"] = _list(job.avoid_account_ids)
+    row["outputs"] = _list(job.outputs)
     return row
 
 
 def all_columns(job: Job) -> dict[str, Any]:
     """The whole row of a new job."""
     row = changing_columns(job)
-    row.update({name: getattr(job, name) for name in _PLAIN_FIXED})
+    row.update(zip(_PLAIN_FIXED, _plain_fixed(job), strict=True))
     row["kind"] = int(job.generation.kind)
     row["model"] = job.generation.model
     row["generation"] = _text(job.generation)

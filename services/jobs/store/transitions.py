@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from services.chassis.set_statements import insert_rows, locked, member_of, update_rows
+from services.chassis.prepared_statements import prepared
+from services.chassis.set_statements import insert_rows, locked, member_of_named, update_rows
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import Job, JobState
 from services.jobs.schema import JOB_EVENTS, JOBS
 from services.jobs.store.load import LoadChanges
 from services.jobs.store.rows import changing_columns
 
+_FENCES = prepared(
+    locked(
+        select(JOBS.c.job_id, JOBS.c.owner, JOBS.c.epoch, JOBS.c.version).where(
+            member_of_named(JOBS.c.job_id, "job_ids")
+        ),
+        JOBS.c.job_id,
+    )
+)
+_REMOVE = prepared(delete(JOBS).where(member_of_named(JOBS.c.job_id, "job_ids")))
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+
+class Transition(NamedTuple):
     """A change that the owner of `before` wants: `after`, or the removal of the row."""
 
     before: Job
     after: Job | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Fence:
+def kind_of(item: Transition) -> str:
+    """What a transition leads to: a state, `removed`, or `touched` where the job stays where it is."""
+    if item.after is None:
+        return "removed"
+    return "touched" if item.after.state is item.before.state else item.after.state.value
+
+
+class _Fence(NamedTuple):
     owner: str | None
     epoch: int
     version: int
+
+
+def _fence_of(job: Job) -> _Fence:
+    return _Fence(job.owner, job.epoch, job.version)
 
 
 def apply_transitions(connection: Connection, items: Sequence[Transition]) -> list[Job | Exception | None]:
@@ -41,34 +60,29 @@ def apply_transitions(connection: Connection, items: Sequence[Transition]) -> li
     batch = _Batch()
     results: list[Job | Exception | None] = []
     for item in items:
-        job_id = item.before.job_id
-        if _landed(item, fences.get(job_id)):
-            results.append(item.after)
-        elif fences.get(job_id) != _Fence(item.before.owner, item.before.epoch, item.before.version):
+        job_id, after = item.before.job_id, item.after
+        fence = fences.get(job_id)
+        if _landed(after, fence):
+            results.append(after)
+        elif fence != _fence_of(item.before):
             results.append(LeaseLostError(job_id))
         else:
             batch.add(item)
-            if item.after is None:
+            if after is None:
                 del fences[job_id]
             else:
-                fences[job_id] = _Fence(item.after.owner, item.after.epoch, item.after.version)
-            results.append(item.after)
+                fences[job_id] = _fence_of(after)
+            results.append(after)
     batch.write(connection)
     return results
 
 
 def _lock_fences(connection: Connection, job_ids: list[str]) -> dict[str, _Fence]:
-    table = JOBS.c
-    query = select(table.job_id, table.owner, table.epoch, table.version).where(
-        member_of(table.job_id, job_ids)
-    )
-    return {row[0]: _Fence(*row[1:]) for row in connection.execute(locked(query, table.job_id))}
+    return {row[0]: _Fence(*row[1:]) for row in _FENCES.rows(connection, job_ids=job_ids)}
 
 
-def _landed(item: Transition, fence: _Fence | None) -> bool:
-    if item.after is None or fence is None:
-        return item.after is None and fence is None
-    return fence == _Fence(item.after.owner, item.after.epoch, item.after.version)
+def _landed(after: Job | None, fence: _Fence | None) -> bool:
+    return fence == (None if after is None else _fence_of(after))
 
 
 class _Batch:
@@ -98,7 +112,7 @@ class _Batch:
             connection, JOBS, key=("job_id",), rows=list(self._updates.values()), returning_keys=False
         )
         if self._removed:
-            connection.execute(delete(JOBS).where(member_of(JOBS.c.job_id, self._removed)))
+            _REMOVE.run(connection, job_ids=self._removed)
         insert_rows(connection, JOB_EVENTS, self._events)
         self._loads.write(connection)
 

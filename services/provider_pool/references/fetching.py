@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from services.chassis import crash_points
 from services.chassis.egress import EgressFailed, EgressRefused
 from services.chassis.errors import ServiceError
 from services.provider_pool import errors, meters
@@ -101,9 +102,11 @@ class Fetching:
         source: str,
     ) -> Kept:
         async with self._intake.arrival(limits) as arrival:
+            crash_points.reached("references", "fetch", "before", subject=name)
             async with self._egress.fetch(url, total_s=FETCH_S, limit_bytes=limits.image_bytes) as arriving:
                 fetch.host = arriving.host
                 await arrival.receive(arriving.chunks(), allowance)
+            crash_points.reached("references", "fetch", "after", subject=name)
             # The connection is gone by now: nobody's server waits while we look.
             taken = await arrival.inspect()
             # Another replica may have been quicker, and what it made ready may be on its way to a provider.

@@ -16,6 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
+from services.chassis import crash_points
 from services.chassis.ids import new_id
 from services.provider_pool.adapters.interface import ReferenceFile, Strength
 from services.provider_pool.references.disk_work import to_its_end
@@ -95,7 +96,10 @@ class ReferenceStore:
 
     async def publish(self, name: str, part: Path, record: Record) -> Kept:
         """Make a part the reference of that name, in the place of one that is there."""
-        return await self.run(_publish, self._folder, _checked(name), part, record)
+        crash_points.reached("references", "publish", "before", subject=name)
+        kept = await self.run(_publish, self._folder, _checked(name), part, record)
+        crash_points.reached("references", "publish", "after", subject=name)
+        return kept
 
     async def find(self, name: str) -> Kept | None:
         """The reference of that name, if it is there with its file."""
@@ -103,7 +107,10 @@ class ReferenceStore:
 
     async def drop(self, names: Iterable[str]) -> int:
         """Let go of references, whether they are there or not; how many were."""
-        return await self.run(_drop, self._folder, tuple(map(_checked, names)))
+        crash_points.reached("references", "drop", "before")
+        dropped = await self.run(_drop, self._folder, tuple(map(_checked, names)))
+        crash_points.reached("references", "drop", "after")
+        return dropped
 
     async def sweep(self) -> tuple[int, int]:
         """Remove what is older than a day; how many files went, and how many references are there still."""

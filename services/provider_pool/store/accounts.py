@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
 from services.chassis.database import insert_rows, locked, member_of, update_rows, upsert_rows
+from services.chassis.prepared_statements import prepared
+from services.chassis.set_statements import member_of_named
 from services.provider_pool.health import CLOSED, Breaker
 from services.provider_pool.pool import Account, AccountState
 from services.provider_pool.schema import ACCOUNTS, BREAKERS
@@ -19,7 +22,29 @@ _RULE_COLUMNS = [
     for column in ACCOUNTS.columns
     if column.name not in {"label", "options", "credentials_sealed", "created_at_ms"}
 ]
+_RULE_NAMES = [column.name for column in _RULE_COLUMNS]
+_PLAIN_NAMES = [name for name in _RULE_NAMES if name not in {"state", "models"}]
 _RECORD_COLUMNS = [column for column in ACCOUNTS.columns if column.name != "credentials_sealed"]
+
+_ALL = prepared(select(*_RULE_COLUMNS))
+_LOCK_ALL = prepared(locked(select(*_RULE_COLUMNS), ACCOUNTS.c.account_id))
+_LOCK = prepared(
+    locked(
+        select(*_RULE_COLUMNS).where(member_of_named(ACCOUNTS.c.account_id, "account_ids")),
+        ACCOUNTS.c.account_id,
+    )
+)
+_BREAKERS = prepared(
+    select(
+        BREAKERS.c.account_id,
+        BREAKERS.c.model,
+        BREAKERS.c.failures,
+        BREAKERS.c.opened_at_ms,
+        BREAKERS.c.reopens_at_ms,
+        BREAKERS.c.trial_attempt_id,
+        BREAKERS.c.cause,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +59,15 @@ class AccountRecord:
 
 def load_accounts(connection: Connection) -> dict[str, Account]:
     """Every account, by id, as the rules see it."""
-    return _accounts(connection.execute(select(*_RULE_COLUMNS)).all(), load_breakers(connection))
+    return _accounts(_ALL.rows(connection), load_breakers(connection))
 
 
 def lock_accounts(connection: Connection, account_ids: Iterable[str] | None = None) -> dict[str, Account]:
     """The accounts named (all of them, if none are), locked in id order until the end of the transaction."""
-    statement = select(*_RULE_COLUMNS)
-    if account_ids is not None:
-        statement = statement.where(member_of(ACCOUNTS.c.account_id, sorted(account_ids)))
-    rows = connection.execute(locked(statement, ACCOUNTS.c.account_id)).all()
+    if account_ids is None:
+        rows = _LOCK_ALL.rows(connection)
+    else:
+        rows = _LOCK.rows(connection, account_ids=sorted(account_ids))
     # A statement after the lock, so that it sees what the last holder wrote.
     return _accounts(rows, load_breakers(connection))
 
@@ -50,10 +75,8 @@ def lock_accounts(connection: Connection, account_ids: Iterable[str] | None = No
 def load_breakers(connection: Connection) -> dict[str, dict[str, Breaker]]:
     """Breakers that are not closed, by account and model."""
     found: dict[str, dict[str, Breaker]] = {}
-    for row in connection.execute(select(BREAKERS)).all():
-        found.setdefault(row.account_id, {})[row.model] = Breaker(
-            row.failures, row.opened_at_ms, row.reopens_at_ms, row.trial_attempt_id, row.cause
-        )
+    for account_id, model, *breaker in _BREAKERS.rows(connection):
+        found.setdefault(account_id, {})[model] = Breaker(*breaker)
     return found
 
 
@@ -160,15 +183,18 @@ def delete_breakers(connection: Connection, account_id: str, model: str | None =
     connection.execute(statement)
 
 
-def _accounts(rows: Sequence[Row[Any]], breakers: Mapping[str, Mapping[str, Breaker]]) -> dict[str, Account]:
-    return {row.account_id: _account(row, breakers.get(row.account_id, {})) for row in rows}
+def _accounts(
+    rows: Sequence[Sequence[Any]], breakers: Mapping[str, Mapping[str, Breaker]]
+) -> dict[str, Account]:
+    named = (dict(zip(_RULE_NAMES, row, strict=True)) for row in rows)
+    return {row["account_id"]: _account(row, breakers.get(row["account_id"], {})) for row in named}
 
 
 def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[AccountRecord]:
     breakers = load_breakers(connection) if rows else {}
     return [
         AccountRecord(
-            _account(row, breakers.get(row.account_id, {})),
+            _account(row._mapping, breakers.get(row.account_id, {})),
             row.label,
             json.loads(row.options),
             row.created_at_ms,
@@ -177,24 +203,18 @@ def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[AccountRe
     ]
 
 
-def _account(row: Row[Any], breakers: Mapping[str, Breaker]) -> Account:
+def _account(row: Mapping[Any, Any], breakers: Mapping[str, Breaker]) -> Account:
     return Account(
-        account_id=row.account_id,
-        provider=row.provider,
-        state=AccountState(row.state),
-        models=frozenset(json.loads(row.models)),
-        serves_live=row.serves_live,
-        serves_test=row.serves_test,
-        concurrency_limit=row.concurrency_limit,
-        balance_millis=row.balance_millis,
-        leased_millis=row.leased_millis,
-        leases=row.leases,
-        renews_at_ms=row.renews_at_ms,
-        priority=row.priority,
-        weight=row.weight,
-        last_leased_at_ms=row.last_leased_at_ms,
+        state=AccountState(row["state"]),
+        models=_models(row["models"]),
         breakers=breakers,
+        **{name: row[name] for name in _PLAIN_NAMES},
     )
+
+
+@lru_cache(maxsize=1_000)
+def _models(listed: str) -> frozenset[str]:
+    return frozenset(json.loads(listed))
 
 
 def _changeable(record: AccountRecord) -> dict[str, Any]:

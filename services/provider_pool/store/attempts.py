@@ -192,6 +192,12 @@ def load_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
     return None if row is None else _attempt(row)
 
 
+def load_named(connection: Connection, attempt_ids: Iterable[str]) -> list[Attempt]:
+    """These attempts, as far as they are there, in no order."""
+    named = select(ATTEMPTS).where(member_of(ATTEMPTS.c.attempt_id, sorted(set(attempt_ids))))
+    return [_attempt(row) for row in connection.execute(named)]
+
+
 def load_attempts(
     connection: Connection, job_id: str, state: AttemptState | None, after_attempt_id: str, limit: int
 ) -> list[Attempt]:

@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Text, delete, literal_column, select
 
 from services.chassis.database import locked, member_of, upsert_rows
+from services.chassis.prepared_statements import prepared
+from services.chassis.set_statements import member_of_named
 from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.schema import ACCOUNTS, LEASES
+
+_COLUMNS = (
+    LEASES.c.attempt_id,
+    LEASES.c.job_id,
+    LEASES.c.account_id,
+    LEASES.c.ceiling_millis,
+    LEASES.c.state,
+    LEASES.c.created_at_ms,
+    LEASES.c.expires_at_ms,
+    LEASES.c.ended_at_ms,
+)
+_LOCK = prepared(
+    locked(select(*_COLUMNS).where(member_of_named(LEASES.c.attempt_id, "attempt_ids")), LEASES.c.attempt_id)
+)
 
 
 def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Lease]:
     """The leases of these attempts, locked in order until the end of the transaction."""
-    statement = select(LEASES).where(member_of(LEASES.c.attempt_id, sorted(attempt_ids)))
-    rows = connection.execute(locked(statement, LEASES.c.attempt_id)).all()
-    return {row.attempt_id: _lease(row) for row in rows}
+    return {row[0]: _lease(row) for row in _LOCK.rows(connection, attempt_ids=sorted(attempt_ids))}
 
 
 def load_held(connection: Connection, attempt_id: str) -> tuple[Lease, str] | None:
     """The attempt's lease, and the provider of its account, empty where it has none."""
-    row = connection.execute(select(LEASES).where(LEASES.c.attempt_id == attempt_id)).first()
+    row = connection.execute(select(*_COLUMNS).where(LEASES.c.attempt_id == attempt_id)).first()
     if row is None:
         return None
     provider = select(ACCOUNTS.c.provider).where(ACCOUNTS.c.account_id == row.account_id)
@@ -57,10 +71,12 @@ def load_open(
     connection: Connection, created_before_ms: int, after_attempt_id: str, limit: int
 ) -> list[Lease]:
     """Open leases in the order of their attempts' ids, which is the order of their jobs' birth."""
-    statement = select(LEASES).where(LEASES.c.state == "open", LEASES.c.attempt_id > after_attempt_id)
+    # Not the bare column: for its order SQLite would read every lease there is, and few of them are open.
+    attempt_id = literal_column("attempt_id || ''", Text)
+    statement = select(*_COLUMNS).where(LEASES.c.state == "open", attempt_id > after_attempt_id)
     if created_before_ms:
         statement = statement.where(LEASES.c.created_at_ms < created_before_ms)
-    return [_lease(row) for row in connection.execute(statement.order_by(LEASES.c.attempt_id).limit(limit))]
+    return [_lease(row) for row in connection.execute(statement.order_by(attempt_id).limit(limit))]
 
 
 def delete_ended(connection: Connection, before_ms: int, limit: int) -> int:
@@ -75,14 +91,6 @@ def delete_ended(connection: Connection, before_ms: int, limit: int) -> int:
     return connection.execute(delete(LEASES).where(member_of(LEASES.c.attempt_id, named))).rowcount
 
 
-def _lease(row: Row[Any]) -> Lease:
-    return Lease(
-        row.attempt_id,
-        row.job_id,
-        row.account_id,
-        row.ceiling_millis,
-        LeaseState(row.state),
-        row.created_at_ms,
-        row.expires_at_ms,
-        row.ended_at_ms,
-    )
+def _lease(row: Sequence[Any]) -> Lease:
+    attempt_id, job_id, account_id, ceiling_millis, state, *times = row
+    return Lease(attempt_id, job_id, account_id, ceiling_millis, LeaseState(state), *times)

@@ -936,6 +936,108 @@ class ListHoldsResponse(_message.Message):
 Global___ListHoldsResponse: _TypeAlias = ListHoldsResponse  # noqa: Y015
 
 @_typing.final
+class WalletName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    mode: Global___Mode.ValueType
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalletName: _TypeAlias = WalletName  # noqa: Y015
+
+@_typing.final
+class GetChargedTotalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___WalletName]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        wallets: _abc.Iterable[Global___WalletName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wallets", b"wallets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChargedTotalsRequest: _TypeAlias = GetChargedTotalsRequest  # noqa: Y015
+
+@_typing.final
+class ChargedTotal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CAPTURED_MILLIS_FIELD_NUMBER: _builtins.int
+    UNBILLED_MILLIS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    mode: Global___Mode.ValueType
+    captured_millis: _builtins.int
+    """Captured, late captures included."""
+    unbilled_millis: _builtins.int
+    """Captured after expiry from a wallet that could not pay; not part of captured_millis."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+        captured_millis: _builtins.int = ...,
+        unbilled_millis: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_millis", b"captured_millis", "customer_id", b"customer_id", "mode", b"mode", "unbilled_millis", b"unbilled_millis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChargedTotal: _TypeAlias = ChargedTotal  # noqa: Y015
+
+@_typing.final
+class GetChargedTotalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTALS_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChargedTotal]:
+        """One for each wallet that exists, but for those below."""
+
+    @_builtins.property
+    def behind(self) -> _containers.RepeatedCompositeFieldContainer[Global___WalletName]:
+        """Wallets with more history than is added up in one call: each call goes on where the one before ended."""
+
+    def __init__(
+        self,
+        *,
+        totals: _abc.Iterable[Global___ChargedTotal] | None = ...,
+        behind: _abc.Iterable[Global___WalletName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChargedTotalsResponse: _TypeAlias = GetChargedTotalsResponse  # noqa: Y015
+
+@_typing.final
 class Price(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

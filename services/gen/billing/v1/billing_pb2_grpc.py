@@ -84,6 +84,11 @@ class BillingServiceStub:
                 request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsResponse.FromString,
                 _registered_method=True)
+        self.GetChargedTotals = channel.unary_unary(
+                '/billing.v1.BillingService/GetChargedTotals',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsResponse.FromString,
+                _registered_method=True)
         self.GetPriceList = channel.unary_unary(
                 '/billing.v1.BillingService/GetPriceList',
                 request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetPriceListRequest.SerializeToString,
@@ -202,6 +207,13 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetChargedTotals(self, request, context):
+        """What was charged in all, by wallet: for whoever keeps a count of its own to compare with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPriceList(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -310,6 +322,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.ListHolds,
                     request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsRequest.FromString,
                     response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsResponse.SerializeToString,
+            ),
+            'GetChargedTotals': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetChargedTotals,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsResponse.SerializeToString,
             ),
             'GetPriceList': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPriceList,
@@ -627,6 +644,33 @@ class BillingService:
             '/billing.v1.BillingService/ListHolds',
             services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsRequest.SerializeToString,
             services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ListHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChargedTotals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/GetChargedTotals',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetChargedTotalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class BillingServiceStub:
     ListJournal: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListJournalRequest, _billing_pb2.ListJournalResponse]
     ListHolds: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListHoldsRequest, _billing_pb2.ListHoldsResponse]
     """Open and closed holds, oldest first; reconciliation compares them with the jobs."""
+    GetChargedTotals: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetChargedTotalsRequest, _billing_pb2.GetChargedTotalsResponse]
+    """What was charged in all, by wallet: for whoever keeps a count of its own to compare with."""
     GetPriceList: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetPriceListRequest, _billing_pb2.GetPriceListResponse]
     CreateCustomer: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CreateCustomerRequest, _billing_pb2.CreateCustomerResponse]
     GetCustomer: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetCustomerRequest, _billing_pb2.GetCustomerResponse]
@@ -84,6 +86,8 @@ class BillingServiceAsyncStub(BillingServiceStub):
     ListJournal: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListJournalRequest, _billing_pb2.ListJournalResponse]  # type: ignore[assignment]
     ListHolds: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListHoldsRequest, _billing_pb2.ListHoldsResponse]  # type: ignore[assignment]
     """Open and closed holds, oldest first; reconciliation compares them with the jobs."""
+    GetChargedTotals: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetChargedTotalsRequest, _billing_pb2.GetChargedTotalsResponse]  # type: ignore[assignment]
+    """What was charged in all, by wallet: for whoever keeps a count of its own to compare with."""
     GetPriceList: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetPriceListRequest, _billing_pb2.GetPriceListResponse]  # type: ignore[assignment]
     CreateCustomer: _aio.UnaryUnaryMultiCallable[_billing_pb2.CreateCustomerRequest, _billing_pb2.CreateCustomerResponse]  # type: ignore[assignment]
     GetCustomer: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetCustomerRequest, _billing_pb2.GetCustomerResponse]  # type: ignore[assignment]
@@ -174,6 +178,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.ListHoldsResponse, _abc.Awaitable[_billing_pb2.ListHoldsResponse]]:
         """Open and closed holds, oldest first; reconciliation compares them with the jobs."""
+
+    @_abc_1.abstractmethod
+    def GetChargedTotals(
+        self,
+        request: _billing_pb2.GetChargedTotalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.GetChargedTotalsResponse, _abc.Awaitable[_billing_pb2.GetChargedTotalsResponse]]:
+        """What was charged in all, by wallet: for whoever keeps a count of its own to compare with."""
 
     @_abc_1.abstractmethod
     def GetPriceList(

@@ -1032,6 +1032,88 @@ class PollResponse(_message.Message):
 Global___PollResponse: _TypeAlias = PollResponse  # noqa: Y015
 
 @_typing.final
+class PollManyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_MS_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
+    max_age_ms: _builtins.int
+    """The answers may be this old; simultaneous askers share one question to the provider."""
+    max_wait_ms: _builtins.int
+    """Providers that have not answered by then keep nobody waiting: of their attempts what was known before is told, and
+    the question goes on. At most 10 s.
+    """
+    @_builtins.property
+    def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+        max_age_ms: _builtins.int = ...,
+        max_wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_ids", b"attempt_ids", "max_age_ms", b"max_age_ms", "max_wait_ms", b"max_wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollManyRequest: _TypeAlias = PollManyRequest  # noqa: Y015
+
+@_typing.final
+class PollManyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Answer(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        STATUS_FIELD_NUMBER: _builtins.int
+        ANSWERED_AT_MS_FIELD_NUMBER: _builtins.int
+        REFUSAL_FIELD_NUMBER: _builtins.int
+        answered_at_ms: _builtins.int
+        """When the provider said so; 0: it has not answered yet."""
+        refusal: Global___Reason.ValueType
+        """ATTEMPT_NOT_FOUND or PROVIDER_UNREACHABLE."""
+        @_builtins.property
+        def status(self) -> Global___AttemptStatus:
+            """Missing where there is a refusal."""
+
+        def __init__(
+            self,
+            *,
+            status: Global___AttemptStatus | None = ...,
+            answered_at_ms: _builtins.int = ...,
+            refusal: Global___Reason.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at_ms", b"answered_at_ms", "refusal", b"refusal", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PollManyResponse.Answer]:
+        """One for each attempt of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___PollManyResponse.Answer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollManyResponse: _TypeAlias = PollManyResponse  # noqa: Y015
+
+@_typing.final
 class ResolveUnknownRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1879,6 +1961,119 @@ class ListLeasesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLeasesResponse: _TypeAlias = ListLeasesResponse  # noqa: Y015
+
+@_typing.final
+class ListOpenAttemptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    AFTER_ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    created_before_ms: _builtins.int
+    """Attempts begun before this time; 0: all."""
+    after_attempt_id: _builtins.str
+    limit: _builtins.int
+    """At most 1,000; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        created_before_ms: _builtins.int = ...,
+        after_attempt_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_attempt_id", b"after_attempt_id", "created_before_ms", b"created_before_ms", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOpenAttemptsRequest: _TypeAlias = ListOpenAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class OpenAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    job_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAttempt: _TypeAlias = OpenAttempt  # noqa: Y015
+
+@_typing.final
+class ListOpenAttemptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenAttempt]: ...
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___OpenAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOpenAttemptsResponse: _TypeAlias = ListOpenAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class CloseAttemptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000. One that is not known is passed over."""
+
+    def __init__(
+        self,
+        *,
+        attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_ids", b"attempt_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseAttemptsRequest: _TypeAlias = CloseAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class CloseAttemptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STILL_OPEN_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def still_open_attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Being sent at this moment: they are closed by a later call."""
+
+    def __init__(
+        self,
+        *,
+        still_open_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["still_open_attempt_ids", b"still_open_attempt_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseAttemptsResponse: _TypeAlias = CloseAttemptsResponse  # noqa: Y015
 
 @_typing.final
 class DispatchRequest(_message.Message):

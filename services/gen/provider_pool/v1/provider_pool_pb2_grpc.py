@@ -79,6 +79,11 @@ class ProviderPoolServiceStub:
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollResponse.FromString,
                 _registered_method=True)
+        self.PollMany = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/PollMany',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyResponse.FromString,
+                _registered_method=True)
         self.ResolveUnknown = channel.unary_unary(
                 '/provider_pool.v1.ProviderPoolService/ResolveUnknown',
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResolveUnknownRequest.SerializeToString,
@@ -123,6 +128,16 @@ class ProviderPoolServiceStub:
                 '/provider_pool.v1.ProviderPoolService/ListLeases',
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
+        self.ListOpenAttempts = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/ListOpenAttempts',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsResponse.FromString,
+                _registered_method=True)
+        self.CloseAttempts = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/CloseAttempts',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.FromString,
                 _registered_method=True)
         self.Dispatch = channel.stream_stream(
                 '/provider_pool.v1.ProviderPoolService/Dispatch',
@@ -200,6 +215,13 @@ class ProviderPoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PollMany(self, request, context):
+        """The same for many attempts, each with an answer of its own, so that whoever drives thousands of jobs makes a few calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveUnknown(self, request, context):
         """Looks for an attempt in doubt in the provider's own list.
         """
@@ -253,6 +275,21 @@ class ProviderPoolServiceServicer:
 
     def ListLeases(self, request, context):
         """Open leases, oldest first; reconciliation compares them with the jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOpenAttempts(self, request, context):
+        """Attempts that have not ended, in the order of their ids; reconciliation compares them with the jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseAttempts(self, request, context):
+        """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
+        or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,6 +350,11 @@ def add_ProviderPoolServiceServicer_to_server(servicer, server):
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollResponse.SerializeToString,
             ),
+            'PollMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.PollMany,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyResponse.SerializeToString,
+            ),
             'ResolveUnknown': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveUnknown,
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResolveUnknownRequest.FromString,
@@ -357,6 +399,16 @@ def add_ProviderPoolServiceServicer_to_server(servicer, server):
                     servicer.ListLeases,
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'ListOpenAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOpenAttempts,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsResponse.SerializeToString,
+            ),
+            'CloseAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseAttempts,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.SerializeToString,
             ),
             'Dispatch': grpc.stream_stream_rpc_method_handler(
                     servicer.Dispatch,
@@ -618,6 +670,33 @@ class ProviderPoolService:
             _registered_method=True)
 
     @staticmethod
+    def PollMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/PollMany',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.PollManyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ResolveUnknown(request,
             target,
             options=(),
@@ -850,6 +929,60 @@ class ProviderPoolService:
             '/provider_pool.v1.ProviderPoolService/ListLeases',
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesRequest.SerializeToString,
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOpenAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/ListOpenAttempts',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListOpenAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/CloseAttempts',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

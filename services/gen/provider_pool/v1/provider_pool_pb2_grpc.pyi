@@ -57,6 +57,8 @@ class ProviderPoolServiceStub:
     """Makes the one call that no provider makes idempotent, at most once for each attempt_id."""
     Poll: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.PollRequest, _provider_pool_pb2.PollResponse]
     """Where the attempt stands at the provider. Never changes what the provider does."""
+    PollMany: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.PollManyRequest, _provider_pool_pb2.PollManyResponse]
+    """The same for many attempts, each with an answer of its own, so that whoever drives thousands of jobs makes a few calls."""
     ResolveUnknown: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ResolveUnknownRequest, _provider_pool_pb2.ResolveUnknownResponse]
     """Looks for an attempt in doubt in the provider's own list."""
     Collect: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.CollectRequest, _provider_pool_pb2.CollectResponse]
@@ -70,6 +72,12 @@ class ProviderPoolServiceStub:
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListAttemptsRequest, _provider_pool_pb2.ListAttemptsResponse]
     ListLeases: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListLeasesRequest, _provider_pool_pb2.ListLeasesResponse]
     """Open leases, oldest first; reconciliation compares them with the jobs."""
+    ListOpenAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListOpenAttemptsRequest, _provider_pool_pb2.ListOpenAttemptsResponse]
+    """Attempts that have not ended, in the order of their ids; reconciliation compares them with the jobs."""
+    CloseAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.CloseAttemptsRequest, _provider_pool_pb2.CloseAttemptsResponse]
+    """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
+    or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+    """
     Dispatch: _grpc.StreamStreamMultiCallable[_provider_pool_pb2.DispatchRequest, _provider_pool_pb2.DispatchResponse]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -100,6 +108,8 @@ class ProviderPoolServiceAsyncStub(ProviderPoolServiceStub):
     """Makes the one call that no provider makes idempotent, at most once for each attempt_id."""
     Poll: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.PollRequest, _provider_pool_pb2.PollResponse]  # type: ignore[assignment]
     """Where the attempt stands at the provider. Never changes what the provider does."""
+    PollMany: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.PollManyRequest, _provider_pool_pb2.PollManyResponse]  # type: ignore[assignment]
+    """The same for many attempts, each with an answer of its own, so that whoever drives thousands of jobs makes a few calls."""
     ResolveUnknown: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ResolveUnknownRequest, _provider_pool_pb2.ResolveUnknownResponse]  # type: ignore[assignment]
     """Looks for an attempt in doubt in the provider's own list."""
     Collect: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.CollectRequest, _provider_pool_pb2.CollectResponse]  # type: ignore[assignment]
@@ -113,6 +123,12 @@ class ProviderPoolServiceAsyncStub(ProviderPoolServiceStub):
     ListAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListAttemptsRequest, _provider_pool_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     ListLeases: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListLeasesRequest, _provider_pool_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Open leases, oldest first; reconciliation compares them with the jobs."""
+    ListOpenAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListOpenAttemptsRequest, _provider_pool_pb2.ListOpenAttemptsResponse]  # type: ignore[assignment]
+    """Attempts that have not ended, in the order of their ids; reconciliation compares them with the jobs."""
+    CloseAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.CloseAttemptsRequest, _provider_pool_pb2.CloseAttemptsResponse]  # type: ignore[assignment]
+    """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
+    or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+    """
     Dispatch: _aio.StreamStreamMultiCallable[_provider_pool_pb2.DispatchRequest, _provider_pool_pb2.DispatchResponse]  # type: ignore[assignment]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -196,6 +212,14 @@ class ProviderPoolServiceServicer(metaclass=_abc_1.ABCMeta):
         """Where the attempt stands at the provider. Never changes what the provider does."""
 
     @_abc_1.abstractmethod
+    def PollMany(
+        self,
+        request: _provider_pool_pb2.PollManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.PollManyResponse, _abc.Awaitable[_provider_pool_pb2.PollManyResponse]]:
+        """The same for many attempts, each with an answer of its own, so that whoever drives thousands of jobs makes a few calls."""
+
+    @_abc_1.abstractmethod
     def ResolveUnknown(
         self,
         request: _provider_pool_pb2.ResolveUnknownRequest,
@@ -261,6 +285,24 @@ class ProviderPoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pool_pb2.ListLeasesResponse, _abc.Awaitable[_provider_pool_pb2.ListLeasesResponse]]:
         """Open leases, oldest first; reconciliation compares them with the jobs."""
+
+    @_abc_1.abstractmethod
+    def ListOpenAttempts(
+        self,
+        request: _provider_pool_pb2.ListOpenAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.ListOpenAttemptsResponse, _abc.Awaitable[_provider_pool_pb2.ListOpenAttemptsResponse]]:
+        """Attempts that have not ended, in the order of their ids; reconciliation compares them with the jobs."""
+
+    @_abc_1.abstractmethod
+    def CloseAttempts(
+        self,
+        request: _provider_pool_pb2.CloseAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.CloseAttemptsResponse, _abc.Awaitable[_provider_pool_pb2.CloseAttemptsResponse]]:
+        """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
+        or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def Dispatch(

@@ -7,8 +7,9 @@ import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
@@ -49,6 +50,7 @@ from services.provider_pool.adapters.sandbox.render_order import (
     RenderOrder,
     RenderReference,
 )
+from services.provider_pool.disk_trips import DiskTrips, one_by_one
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,8 @@ _PREVIEW_SIDE_PX: Final = 16
 _CHUNK_BYTES: Final = 256 * 1024
 # Jobs of which the sandbox remembers that it has refused them once already.
 _REMEMBERED_JOBS: Final = 10_000
-_ASK_AGAIN_MS: Final = (100, 2_000)
+# What takes a minute is asked about every two seconds, what takes longer more and more seldom.
+_ASK_AGAIN_MS: Final = (100, 2_000, 5_000)
 # Drawing that failed for a passing reason is begun again at the next poll.
 _PASSING: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.RESOURCE_EXHAUSTED})
 _BAD_OUTPUT: Final = b"<!doctype html><title>502 Bad Gateway</title>"
@@ -107,6 +110,8 @@ class SandboxAdapter(interface.Adapter):
 
     def __init__(self, folder: Path, *, workers: int) -> None:
         self._orders = OrderBook(folder)
+        # Nothing of it waits for the disk to sync.
+        self._small_work: DiskTrips[Callable[[], None], None] = DiskTrips(one_by_one)
         self._farm = RenderFarm(folder / "drawn", workers=workers, deadline_s=RENDER_DEADLINE_S)
         self._drawing: dict[str, asyncio.Task[None]] = {}
         self._failed: OrderedDict[str, str] = OrderedDict()
@@ -151,7 +156,10 @@ class SandboxAdapter(interface.Adapter):
         # What is not drawn needs no copies: its references are only remembered.
         paths = [file.path for file in prepared.references] if _is_drawn(order) else []
         try:
-            await asyncio.to_thread(self._orders.add, order, paths)
+            if paths:
+                await asyncio.to_thread(self._orders.add, order, paths)
+            else:
+                await self._small_work.run(partial(self._orders.add, order))
         except FileNotFoundError:
             raise interface.InvalidRequest("a reference is gone") from None
         except OSError as error:
@@ -171,11 +179,12 @@ class SandboxAdapter(interface.Adapter):
     async def poll_many(
         self, context: Context, account: AccountAccess, tasks: Sequence[TaskRef]
     ) -> Mapping[str, Snapshot]:
-        def find() -> list[Order | None]:
-            return [self._orders.find(account.account_id, task.task_id) for task in tasks]
-
+        name = account.account_id
+        orders = [self._orders.recall(name, task.task_id) for task in tasks]
+        strangers = [task.task_id for task, order in zip(tasks, orders, strict=True) if order is None]
+        if strangers:
+            orders += await asyncio.to_thread(lambda: [self._orders.find(name, one) for one in strangers])
         now_ms = context.clock.now_ms()
-        orders = await asyncio.to_thread(find)
         return {order.task_id: self._snapshot(order, now_ms) for order in orders if order is not None}
 
     async def check(self, context: Context, account: AccountAccess) -> AccountStatus:
@@ -192,7 +201,9 @@ class SandboxAdapter(interface.Adapter):
     async def open_output(
         self, context: Context, account: AccountAccess, task: TaskRef, output: OutputRef
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        order = await asyncio.to_thread(self._orders.find, account.account_id, task.task_id)
+        order = self._orders.recall(account.account_id, task.task_id)
+        if order is None:
+            order = await asyncio.to_thread(self._orders.find, account.account_id, task.task_id)
         if order is None:
             raise interface.OutputUnavailable("the sandbox has forgotten this task")
         if order.ending is Ending.BAD_OUTPUT:
@@ -203,7 +214,7 @@ class SandboxAdapter(interface.Adapter):
             yield _chunks_in(Path(output.location))
 
     async def forget(self, context: Context, account: AccountAccess, task: TaskRef) -> None:
-        await asyncio.to_thread(self._orders.remove, account.account_id, task.task_id)
+        await self._small_work.run(partial(self._orders.remove, account.account_id, task.task_id))
 
     async def tidy(self) -> None:
         await asyncio.to_thread(self._orders.sweep)
@@ -289,8 +300,10 @@ def _failed(detail: str) -> Snapshot:
 
 def _under_way(order: Order, elapsed_ms: int) -> Snapshot:
     progress = min(95, 100 * elapsed_ms // max(order.pace_ms, 1))
-    shortest_ms, longest_ms = _ASK_AGAIN_MS
-    poll_after_ms = min(max(order.pace_ms - elapsed_ms, shortest_ms), longest_ms)
+    shortest_ms, usual_ms, longest_ms = _ASK_AGAIN_MS
+    remaining_ms = order.pace_ms - elapsed_ms
+    at_most_ms = min(max(remaining_ms // 30, usual_ms), longest_ms)
+    poll_after_ms = min(max(remaining_ms, shortest_ms), at_most_ms)
     return Snapshot(TaskState.RUNNING, progress=max(progress, 0), poll_after_ms=poll_after_ms)
 
 

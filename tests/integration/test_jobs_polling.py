@@ -1,0 +1,45 @@
+"""Thousands of running jobs are a few calls and no writes; and whatever a poll brings, each job gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from services.gen.jobs.v1 import jobs_pb2 as jobs
+from tests.jobs_house import JobsHouse, sqlite_url
+
+
+async def test_polls_of_many_jobs_travel_together_and_write_nothing(tmp_path: Path) -> None:
+    async with JobsHouse(sqlite_url(tmp_path)) as house:
+        made = await asyncio.gather(*(house.create(f"k{n}", prompt="slow") for n in range(100)))
+        job_ids = [job.job_id for job in made]
+        for job_id in job_ids:
+            await house.until_state(job_id, jobs.JOB_STATE_RUNNING)
+        async with asyncio.timeout(20):
+            while any(job.progress < 90 for job in (await house.store.jobs(job_ids)).values()):
+                await asyncio.sleep(0.1)
+        before = {job.job_id: job.version for job in (await house.store.jobs(job_ids)).values()}
+        polls, calls = house.pool.calls["Poll"], house.pool.calls["PollMany"]
+        async with asyncio.timeout(20):
+            while house.pool.calls["Poll"] < polls + 500:
+                await asyncio.sleep(0.05)
+        assert (house.pool.calls["PollMany"] - calls) * 3 < house.pool.calls["Poll"] - polls
+        assert {job.job_id: job.version for job in (await house.store.jobs(job_ids)).values()} == before
+
+
+async def test_of_jobs_polled_together_each_goes_its_own_way(tmp_path: Path) -> None:
+    async with JobsHouse(sqlite_url(tmp_path)) as house:
+        prompts = {"well": "a cat", "refused": "refused", "slow": "slow", "again": "retry"}
+        made = {name: await house.create(name, prompt=prompt) for name, prompt in prompts.items()}
+        # The pool forgets the attempt of one of them.
+        lost = await house.create("lost", prompt="slow")
+        await house.until_state(lost.job_id, jobs.JOB_STATE_RUNNING)
+        del house.pool.leases[f"{lost.job_id}:1"]
+        assert (await house.ended(made["well"].job_id)).state == jobs.JOB_STATE_COMPLETED
+        refused = await house.ended(made["refused"].job_id)
+        assert refused.failure == jobs.FAILURE_REASON_CONTENT_REFUSED
+        assert (await house.ended(lost.job_id)).state == jobs.JOB_STATE_FAILED
+        assert (await house.get(made["slow"].job_id)).state == jobs.JOB_STATE_RUNNING
+        await house.pool.finish(made["slow"].job_id)
+        for name in ("slow", "again"):
+            assert (await house.ended(made[name].job_id)).state == jobs.JOB_STATE_COMPLETED
