@@ -60,8 +60,11 @@ def _note(operation: Operation, result: str) -> None:
     if counter is None:
         counter = _counted[kind, result] = _OPERATIONS.labels(kind, result)
     counter.inc()
-    if isinstance(operation, Grant):
-        # Somebody's decision, and rare. What a job does to a wallet is in the journal, and in the jobs service's line.
+    # Somebody's decision, and rare. What a job does to a wallet is in the journal, and in the jobs service's line.
+    level = logging.INFO if isinstance(operation, Grant) else logging.DEBUG
+    if log.isEnabledFor(level):
         wallet = operation.wallet
         told = {"customer_id": wallet.customer_id, "mode": wallet.mode, "result": result}
-        log.info("wallet.%s", kind, extra=told)
+        if not isinstance(operation, Grant):
+            told["job_id"] = operation.job_id
+        log.log(level, "wallet.%s", kind, extra=told)

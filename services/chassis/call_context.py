@@ -86,9 +86,13 @@ def received(request_id: str, traceparent: str, timeout_s: float | None, fence: 
     )
 
 
-def fenced(fence: int) -> AbstractContextManager[CallContext]:
-    """Calls made inside of the `with` say under which epoch their maker owns what they are about."""
-    return _Entered(replace(_CURRENT.get(), fence=fence))
+def fenced(fence: int, otherwise: str = "") -> AbstractContextManager[CallContext]:
+    """Calls made inside of the `with` say under which epoch their maker owns what they are about.
+
+    otherwise: what names them in every log where no request does.
+    """
+    context = _CURRENT.get()
+    return _Entered(replace(context, fence=fence, request_id=context.request_id or otherwise))
 
 
 def remaining_s(default: float) -> float:

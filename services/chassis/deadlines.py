@@ -60,9 +60,9 @@ class Deadlines(Generic[K]):
         self._timer = None
         now_tick = int(time.monotonic() / TICK_S)
         for tick in sorted(tick for tick in self._due if tick <= now_tick):
-            for key in self._due.pop(tick):
-                # What is done about one may have taken back another's.
+            # What is done about one may have taken back another's.
+            for key in self._due.pop(tick, ()):
                 if self._tick_of.pop(key, None) is not None:
                     self._expire(key)
-        if self._due and self._timer is None:
+        if self._due:
             self._look_at(min(self._due))

@@ -6,6 +6,7 @@ moment and written together, and nobody looks for the caller's file and line, wh
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -87,7 +89,11 @@ class JsonLines(logging.Formatter):
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info and record.exc_info[0] is not None:
             line["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return _encode(line)
+        try:
+            return _encode(line)
+        except UnicodeEncodeError:
+            # Half a character, as a stranger's header may hold: escaped, it is still a line.
+            return json.dumps(line, default=str).encode()
 
 
 def _to_stderr(lines: bytes) -> None:
@@ -113,13 +119,12 @@ class GatheredLines(logging.Handler):
         try:
             self._buffer += self._lines(record)
             self._buffer += b"\n"
-        except Exception:  # what cannot be written as a line must not end the work that it tells of
+            if record.levelno >= logging.WARNING or len(self._buffer) >= _FLUSH_BYTES:
+                self.flush()
+            elif not self._waiting.is_set():
+                self._waiting.set()
+        except Exception:  # what cannot be written must not end the work that it tells of
             self.handleError(record)
-            return
-        if record.levelno >= logging.WARNING or len(self._buffer) >= _FLUSH_BYTES:
-            self.flush()
-        elif not self._waiting.is_set():
-            self._waiting.set()
 
     def flush(self) -> None:
         """Writes what waits; at exit `logging` calls this."""
@@ -138,7 +143,9 @@ class GatheredLines(logging.Handler):
         while True:
             self._waiting.wait()
             time.sleep(_FLUSH_AFTER_S)
-            self.flush()
+            # A full disk takes these lines; those after them may fit again.
+            with suppress(OSError, ValueError):
+                self.flush()
 
 
 def configure(service: str, level: str) -> None:

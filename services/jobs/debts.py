@@ -60,7 +60,8 @@ class Debts(Generic[D]):
             while self._owed:
                 part = list(self._owed)[: self._at_once]
                 done = await asyncio.gather(*map(self._paid, part))
-                if all(done):
+                # One that is never acknowledged must not hold up those behind it.
+                if any(done):
                     failures = 0
                     continue
                 await self._clock.sleep(schedule.backoff_s(failures, random.random(), _LONGEST_PAUSE_S))  # noqa: S311 - jitter
@@ -73,6 +74,7 @@ class Debts(Generic[D]):
             await self._pay(debt)
         except ServiceError as error:
             if error.kind in TRANSIENT:
+                self._owed[debt] = self._owed.pop(debt, None)
                 return False
             log.warning("debt.refused", extra={"debt": self._name, "id": str(debt), "reason": error.reason})
         self._owed.pop(debt, None)

@@ -180,7 +180,19 @@ class Dispatcher:
         if not taken:
             return False
         # Before the counters are read: see Reservations.
+        for waiting in taken:
+            self.reservations.reserve(waiting.customer)
+        try:
+            await self._offer_what_fits(taken)
+        finally:
+            for waiting in taken:
+                self.reservations.release(waiting.customer)
+        return True
+
+    async def _offer_what_fits(self, taken: list[Waiting]) -> None:
+        """Offers what its customers may run beside what they run already; the rest waits on."""
         spoken_for = Counter({waiting.customer: self.reservations.of(waiting.customer) for waiting in taken})
+        spoken_for.subtract(waiting.customer for waiting in taken)
         try:
             jobs = await self._store.jobs([waiting.job_id for waiting in taken])
             loads = await self._store.loads({waiting.customer for waiting in taken})
@@ -199,7 +211,6 @@ class Dispatcher:
                 continue
             spoken_for[waiting.customer] += 1
             self._spawn(waiting, self._offer(job, waiting, self._of(waiting.job_class).news))
-        return True
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []

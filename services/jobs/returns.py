@@ -54,6 +54,10 @@ class Returns:
             await self._pool.release_lease(attempt_id)
         except ServiceError:
             self.give_back(attempt_id)
+        except asyncio.CancelledError:
+            # The job is over it, whoever drives the job from here on.
+            self.give_back(attempt_id)
+            raise
 
     async def drop_references_now(self, job: Job) -> None:
         """Of a job that is ending, once before it returns; later in the background. Nothing is asked where there are none."""

@@ -187,6 +187,14 @@ class Runner:
             active.timer = asyncio.get_running_loop().call_later(delay_s, self._go, active)
 
     def _answered(self, active: Active, answer: PollAnswer | ServiceError) -> None:
+        try:
+            self._go_by(active, answer)
+        except Exception:
+            # A bug must not end a job, nor keep from their answers those that were asked about with it.
+            log.exception("job.answer_failed", extra={"job_id": active.job.job_id})
+            self._go(active)
+
+    def _go_by(self, active: Active, answer: PollAnswer | ServiceError) -> None:
         """Most answers change nothing: then the job waits again, without a task of its own."""
         view = self._view(active)
         outcome = (
@@ -228,7 +236,7 @@ class Runner:
         """Steps until the job waits; returns for how long, or None when it is not active any more."""
         while True:
             await self._ownership.permission()
-            with call_context.fenced(active.job.epoch):
+            with call_context.fenced(active.job.epoch, active.job.job_id):
                 outcome = known or await step(self._view(active), self._clients)
             known = None
             if isinstance(outcome, Wait):
@@ -274,8 +282,9 @@ class Runner:
             self._dispatcher.eased((after.customer_id, after.mode))
             return False
         if after.state is JobState.QUEUED:
-            self._forget(active)
+            # Known until it lines up: a worker that is declared dead meanwhile must not ask for it any more.
             await self._returns.give_back_now(before.attempt_id)
+            self._forget(active)
             if after.owner is not None:
                 self._line_up(after, front=True)
             return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import cast
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from services.chassis import crash_points

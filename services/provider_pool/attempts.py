@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 
 class AttemptState(StrEnum):
@@ -62,8 +64,7 @@ class Failure:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """The record of an attempt.
 
     `generation`, `task`, `outputs` and `collected` are JSON texts, empty where there is none yet; `task_id` is the provider's.
@@ -77,7 +78,7 @@ class Attempt:
     provider: str
     model: str
     state: AttemptState
-    generation: str = field(repr=False)
+    generation: str
     fingerprint: str
     sender_id: str
     created_at_ms: int
@@ -85,11 +86,15 @@ class Attempt:
     ended_at_ms: int = 0
     task_id: str = ""
     task: str = ""
-    outputs: str = field(default="", repr=False)
+    outputs: str = ""
     failure: Failure | None = None
     collected: str = ""
     cost_millis: int = 0
     booked: bool = False
+
+    def __repr__(self) -> str:
+        # Prompts and addresses of outputs are in it, and a traceback's values end in a log.
+        return f"Attempt({self.attempt_id!r}, {self.state!r}, {self.provider!r}, {self.model!r})"
 
 
 TERMINAL: Final = frozenset({AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.ABANDONED})

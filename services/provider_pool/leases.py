@@ -7,9 +7,12 @@ back what is not there leaves a tombstone, so that a lease that comes late is re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from services.provider_pool import errors, health, pool
 from services.provider_pool.health import Breaker
@@ -24,8 +27,7 @@ class LeaseState(StrEnum):
     TOMBSTONE = "tombstone"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True, gc=False):
     """The record of a lease; a tombstone has no account."""
 
     attempt_id: str

@@ -72,7 +72,8 @@ class Leasing:
         outcome = Refusal.BUSY.value if granted is None else "granted"
         meters.LEASE_ANSWERS.labels(outcome).inc()
         # Not a line for each: the jobs service writes one for every job, and the lease itself is a row.
-        log.debug("lease.answered", extra={"attempt_id": attempt_id, "outcome": outcome})
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("lease.answered", extra={"attempt_id": attempt_id, "outcome": outcome})
         return granted
 
     async def renew(self, attempt_ids: Sequence[str], ttl_ms: int) -> tuple[str, ...]:

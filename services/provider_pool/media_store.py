@@ -163,7 +163,8 @@ def _write_part(staged: Staged, target: Path) -> None:
     except FileNotFoundError:
         staged.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(staged.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    # Buffered: a bare write may take a part of the bytes, and say nothing, where the disk is nearly full.
+    with os.fdopen(descriptor, "wb") as file:
         file.write(staged.content)
 
 

@@ -21,13 +21,15 @@ class PollBudget:
         self._tokens = float(burst)
         self._counted_s = clock.monotonic_s()
 
-    async def take(self) -> None:
-        """Return when one more question may be asked. For one asker at a time."""
+    async def take(self, wanted: int = 1) -> int:
+        """Wait until one more question may be asked; how many may be, of those wanted. For one asker at a time."""
         self._refill()
         if self._tokens < 1:
             await self._clock.sleep((1 - self._tokens) / self._rate)
             self._refill()
-        self._tokens -= 1
+        granted = max(1, min(wanted, int(self._tokens)))
+        self._tokens -= granted
+        return granted
 
     def pause(self, retry_after_s: float | None) -> None:
         """The provider wants fewer questions."""

@@ -79,8 +79,8 @@ class Polling:
         attempt = await self._attempts.get(attempt_id)
         if attempt.state is not AttemptState.RUNNING:
             return self._at_rest(attempt)
-        known = self._answers.get(attempt_id)
-        if known is not None and self._clock.now_ms() - known.answered_at_ms <= max_age_ms:
+        known = self._fresh(attempt_id, max_age_ms)
+        if known is not None:
             return known
         return await asyncio.shield(self._asked.get(attempt_id) or self._ask(attempt))
 
@@ -93,11 +93,9 @@ class Polling:
         as it was known before, and as of 0 where nothing was.
         """
         found = await self._attempts.get_many(attempt_ids)
-        oldest_ms = self._clock.now_ms() - max_age_ms
         questions: dict[str, asyncio.Future[Polled]] = {}
         for attempt_id, attempt in found.items():
-            known = self._answers.get(attempt_id)
-            if attempt.state is AttemptState.RUNNING and (known is None or known.answered_at_ms < oldest_ms):
+            if attempt.state is AttemptState.RUNNING and self._fresh(attempt_id, max_age_ms) is None:
                 questions[attempt_id] = self._asked.get(attempt_id) or self._ask(attempt)
         if questions:
             await asyncio.wait(questions.values(), timeout=max_wait_s)
@@ -123,6 +121,13 @@ class Polling:
             desk.cancel()
         await asyncio.gather(*self._desks.values(), *self._applying, return_exceptions=True)
 
+    def _fresh(self, attempt_id: str, max_age_ms: int) -> Polled | None:
+        known = self._answers.get(attempt_id)
+        # Of an answer from a time that is still to come nobody can tell how old it is: the clock was set back.
+        if known is None or not 0 <= self._clock.now_ms() - known.answered_at_ms <= max_age_ms:
+            return None
+        return known
+
     def _at_rest(self, attempt: Attempt) -> Polled:
         progress = 100 if attempt.state is AttemptState.SUCCEEDED else 0
         return Polled(attempt, progress, 0, attempt.ended_at_ms or self._clock.now_ms())
@@ -139,18 +144,27 @@ class Polling:
 
     async def _serve(self, account_id: str, provider: str) -> None:
         try:
-            while waiting := self._waiting.pop(account_id, []):
-                await self._budget(account_id, provider).take()
-                # Whoever came while the budget was short is asked about in the same question.
-                waiting += self._waiting.pop(account_id, [])
-                batch, rest = waiting[:BATCH_LIMIT], waiting[BATCH_LIMIT:]
+            # Whoever comes while the budget is short is asked about in the same question.
+            while account_id in self._waiting:
+                limit = await self._may_ask_about(account_id, provider)
+                waiting = self._waiting.pop(account_id)
+                batch, rest = waiting[:limit], waiting[limit:]
                 if rest:
-                    self._waiting.setdefault(account_id, [])[:0] = rest
+                    self._waiting[account_id] = rest
                 await self._ask_about(account_id, provider, batch)
+        except ServiceError as error:
+            # A provider that an operator took away. Its attempts run to the end of their jobs' patience.
+            log.warning("poll.no_provider", extra={"account_id": account_id, "cause": error.reason})
         finally:
             del self._desks[account_id]
-            for attempt in self._waiting.pop(account_id, []):
-                self._answer(attempt, errors.provider_unreachable())
+            self._answer_all(self._waiting.pop(account_id, []))
+
+    async def _may_ask_about(self, account_id: str, provider: str) -> int:
+        budget = self._budget(account_id, provider)
+        if Feature.POLL_MANY in self._catalog.adapter(provider).features:
+            await budget.take()
+            return BATCH_LIMIT
+        return await budget.take(min(len(self._waiting[account_id]), SINGLE_CALLS))
 
     async def _ask_about(self, account_id: str, provider: str, batch: Sequence[Attempt]) -> None:
         sent_at_ms = self._clock.now_ms()
@@ -194,15 +208,18 @@ class Polling:
         tasks = [codec.read_task(attempt.task) for attempt in batch]
         meters.POLLED.labels(provider).inc(len(batch))
 
-        async def one(task: TaskRef, slots: asyncio.Semaphore) -> Snapshot | ProviderError:
-            async with slots:
-                try:
-                    async with asyncio.timeout(terms.poll_timeout_s):
-                        return await adapter.poll(context, account, task)
-                except TimeoutError:
-                    return ProviderError("no answer within the deadline")
-                except ProviderError as error:
-                    return error
+        async def one(task: TaskRef) -> Snapshot | ProviderError:
+            try:
+                async with asyncio.timeout(terms.poll_timeout_s):
+                    return await adapter.poll(context, account, task)
+            except TimeoutError:
+                return ProviderError("no answer within the deadline")
+            except ProviderError as error:
+                return error
+            except Exception:
+                # A bug over one odd task; the account's others are not to blame.
+                log.exception("poll.adapter_failed", extra={"account_id": account_id})
+                return ProviderError("the adapter failed")
 
         started_s = time.perf_counter()
         try:
@@ -210,8 +227,7 @@ class Polling:
                 async with asyncio.timeout(terms.poll_timeout_s):
                     found = await adapter.poll_many(context, account, tasks)
                 return {one.attempt_id: found[one.task_id] for one in batch if one.task_id in found}
-            slots = asyncio.Semaphore(SINGLE_CALLS)
-            answers = await asyncio.gather(*(one(task, slots) for task in tasks))
+            answers = await asyncio.gather(*map(one, tasks))
             return {attempt.attempt_id: answer for attempt, answer in zip(batch, answers, strict=True)}
         except TimeoutError:
             raise ProviderError("no answer within the deadline") from None

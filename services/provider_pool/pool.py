@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from msgspec import Struct
+
 from services.provider_pool import health
 from services.provider_pool.health import Breaker, BreakerState
 
@@ -46,8 +48,7 @@ class Policy(StrEnum):
     PRIORITY = "priority"
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """An account as the rules see it. Amounts are thousandths of the provider's own unit."""
 
     account_id: str
@@ -64,7 +65,7 @@ class Account:
     priority: int = 0
     weight: int = 1
     last_leased_at_ms: int = 0
-    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    breakers: Mapping[str, Breaker] = {}
 
     @property
     def available_millis(self) -> int:
@@ -72,8 +73,7 @@ class Account:
         return self.balance_millis - self.leased_millis
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True, gc=False):
     """What an attempt needs. `ceilings`: by provider that can make it at all, what it may cost there at most."""
 
     attempt_id: str
@@ -84,8 +84,7 @@ class Request:
     behind_others: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True, gc=False):
     """An account to use; `trials` are its half-open breakers that this attempt puts to the test."""
 
     account_id: str

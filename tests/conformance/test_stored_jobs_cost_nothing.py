@@ -14,7 +14,7 @@ from services.chassis.database import Database, insert_rows, migrate
 from services.jobs import job as job_rules
 from services.jobs.job import JobState
 from services.jobs.schema import JOB_EVENTS, JOBS, WORKERS
-from services.jobs.store import admissions, load, owners, reads, transitions
+from services.jobs.store import admissions, charges, load, owners, reads, transitions
 from services.jobs.store.rows import all_columns
 from services.provider_pool.leases import GiveBack, Renew
 from services.provider_pool.pool import Policy
@@ -138,6 +138,9 @@ JOBS_WORK: Final[dict[str, Work]] = {
     "list events": lambda c: reads.list_events(c, _ended_id(9_000)),
     "owned": lambda c: reads.owned_ids(c, "w1"),
     "loads": lambda c: load.read_loads(c, [("cus_a", "test")]),
+    "standings": lambda c: reads.load_standings(c, [_ended_id(n) for n in range(0, ENDED, ENDED // 50)]),
+    "charged": lambda c: charges.charged(c, ("", ""), 500),
+    "charged at most": lambda c: charges.charged_at_most(c, [("cus_a", "test")]),
     "drift": reads.load_drift,
     "mend": lambda c: load.mend_loads(c, [("cus_a", "test")]),
     "beat": lambda c: owners.beat(c, "w1", NOW_MS),

@@ -25,8 +25,9 @@ T = TypeVar("T")
 Write = Callable[[Callable[[Connection], Any]], Awaitable[Any]]
 
 FAULTS = "LEDGER_FAULTS"
-# What a slow disk takes for one sync; without it COMMIT would often win the race against the answer.
-SLOW_COMMIT_S = 0.005
+# What a very slow disk takes for one sync; without it COMMIT would often win the race against the answer, and against
+# the blow that is to fall between the two.
+SLOW_COMMIT_S = 0.05
 
 
 def early(write: Write) -> Write:

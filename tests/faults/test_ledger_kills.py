@@ -77,7 +77,7 @@ async def _caught(url: str, pepper: Path, kills: int) -> bool:
 
 @pytest.mark.faults
 async def test_answers_that_leave_before_commit_are_caught_on_sqlite(tmp_path: Path, pepper: Path) -> None:
-    assert await _caught(_sqlite(tmp_path), pepper, kills=2)
+    assert await _caught(_sqlite(tmp_path), pepper, kills=3)
 
 
 @pytest.mark.faults_full

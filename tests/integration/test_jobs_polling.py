@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from services.gen.jobs.v1 import jobs_pb2 as jobs
+from services.jobs import runner
+from services.jobs.answers import AttemptStatus
+from services.jobs.steps import Outcome, View, after_poll
 from tests.jobs_house import JobsHouse, sqlite_url
 
 
@@ -43,3 +48,24 @@ async def test_of_jobs_polled_together_each_goes_its_own_way(tmp_path: Path) -> 
         await house.pool.finish(made["slow"].job_id)
         for name in ("slow", "again"):
             assert (await house.ended(made[name].job_id)).state == jobs.JOB_STATE_COMPLETED
+
+
+async def test_an_answer_that_meets_a_bug_costs_neither_its_job_nor_those_asked_about_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with JobsHouse(sqlite_url(tmp_path)) as house:
+        made = await asyncio.gather(*(house.create(f"k{n}", prompt="slow") for n in range(8)))
+        for job in made:
+            await house.until_state(job.job_id, jobs.JOB_STATE_RUNNING)
+        met: set[str] = set()
+
+        def stumbles_once(view: View, status: AttemptStatus, answered_at_ms: int) -> Outcome:
+            if view.job.job_id not in met:
+                met.add(view.job.job_id)
+                raise RuntimeError("a bug")
+            return after_poll(view, status, answered_at_ms)
+
+        monkeypatch.setattr(runner, "after_poll", stumbles_once)
+        await house.pool.finish(*(job.job_id for job in made))
+        for job in made:
+            assert (await house.ended(job.job_id, within_s=5)).state == jobs.JOB_STATE_COMPLETED

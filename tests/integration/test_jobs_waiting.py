@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from services.jobs.store import Customer, Load
 from tests.jobs_fakes import unavailable
 from tests.jobs_house import FAST, JobsHouse, sqlite_url
 
@@ -85,3 +86,25 @@ async def test_a_job_whose_deadline_passes_while_the_database_is_away_fails_once
         await asyncio.sleep(1.0)
         monkeypatch.undo()
         assert (await house.ended(job.job_id, within_s=5)).failure == jobs.FAILURE_REASON_TIMED_OUT
+
+
+async def test_a_job_that_arrives_while_another_is_about_to_be_offered_counts_it_as_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with JobsHouse(sqlite_url(tmp_path), slots=0) as house:
+        await house.create("waits", prompt="slow", running=1)
+        loads, about_to_offer, go_on = house.store.loads, asyncio.Event(), asyncio.Event()
+
+        async def slow(customers: Iterable[Customer]) -> dict[Customer, Load]:
+            found = await loads(customers)
+            about_to_offer.set()
+            await go_on.wait()
+            return found
+
+        monkeypatch.setattr(house.store, "loads", slow)
+        await house.pool.open_slots(2)
+        await about_to_offer.wait()
+        await house.create("arrives", prompt="slow", running=1)
+        go_on.set()
+        await asyncio.sleep(FAST.dispatch_s * 2)
+        assert len(house.pool.leases) == 1

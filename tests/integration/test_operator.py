@@ -283,9 +283,12 @@ async def test_every_service_answers_health_and_describes_itself_on_loopback(hou
 
 
 async def test_one_request_id_joins_the_lines_of_every_process_and_no_line_tells_a_prompt(
-    house: House,
+    tmp_path: Path,
 ) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with (
+        running_house(tmp_path / "var", ATELIER_LOG_LEVEL="debug") as house,
+        aiohttp.ClientSession() as session,
+    ):
         shop = Customer(session, house.base_url, house.key())
         made = await shop.call(
             "POST",

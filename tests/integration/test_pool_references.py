@@ -285,6 +285,7 @@ async def test_the_path_and_query_of_a_url_are_told_to_nobody(
     assert failure is not None
     with pytest.raises(ServiceError) as refusal:
         await pool.lease("job_3:1", generation=following(f"{good}{'x' * 2_048}"))
+    await asyncio.sleep(0.5)  # lines are gathered for a moment
     told = await pool.metrics() + pool.log + failure.detail + str(refusal.value) + str(refusal.value.metadata)
     assert "reference.fetched" in told
     assert SECRET not in told

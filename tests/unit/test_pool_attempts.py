@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from services.provider_pool import attempts as rules
 from services.provider_pool import codec, failures, outcomes

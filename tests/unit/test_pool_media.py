@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -133,3 +134,19 @@ async def test_old_jobs_are_removed_and_others_stay(store: MediaStore, tmp_path:
     os.utime(tmp_path / "media/job_1", (long_ago_s, long_ago_s))
     assert await store.sweep(500) == 1
     assert files(tmp_path) == {"job_2/primary.png"}
+
+
+async def test_an_object_that_does_not_fit_on_the_disk_gets_no_key(tmp_path: Path) -> None:
+    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), b"ID3\x04" + b"\x01" * 200_000
+    staged = await store.stage(chunks(content, 100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a disk that is nearly full, a write takes what still fits.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            await store.publish(staged, "job_1/primary.mp3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(tmp_path) == set()
+    await store.publish(staged, "job_1/primary.mp3")
+    assert (tmp_path / "media/job_1/primary.mp3").read_bytes() == content

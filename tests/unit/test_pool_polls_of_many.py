@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import Snapshot, TaskRef, TaskState
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import AttemptState
-from services.provider_pool.polling import Polled
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.poll_budget import PollBudget
+from services.provider_pool.polling import Polled, Polling
 from services.provider_pool.settings import MIGRATIONS
 from tests.unit.test_pool_calls import ListingAdapter, Parts, ToyAdapter
 
@@ -140,3 +143,75 @@ async def test_an_end_that_was_polled_stays_known_however_much_runs(
         answers = await toy.polling.poll_many(["job_1:1", "job_2:1"], 0, 5.0)
         assert [one.attempt.state for one in answers if isinstance(one, Polled)] == [AttemptState.FAILED] * 2
     assert len(toy.adapter.polled) == 2
+
+
+async def test_a_bug_over_one_attempt_takes_no_other_with_it(toy: Parts) -> None:
+    for name in ("job_1:1", "job_2:1"):
+        await toy.submit(name)
+
+    async def half(task: TaskRef) -> Snapshot:
+        if task.task_id == "task of job_1:1":
+            raise KeyError("status")
+        return Snapshot(TaskState.RUNNING, progress=60)
+
+    toy.adapter.polling = half
+    first, second = await toy.polling.poll_many(["job_1:1", "job_2:1"], 0, 5.0)
+    assert isinstance(first, ServiceError)
+    assert isinstance(second, Polled)
+    assert (first.reason, second.progress) == ("PROVIDER_UNREACHABLE", 60)
+
+
+async def test_an_attempt_of_a_provider_that_is_gone_is_answered(toy: Parts) -> None:
+    await toy.submit("job_1:1")
+    without = Polling(toy.attempts, toy.accounts, Catalog([]), toy.clock)
+    for _ in range(2):
+        async with asyncio.timeout(5):
+            with pytest.raises(ServiceError, match="PROVIDER_UNREACHABLE"):
+                await without.poll("job_1:1", 0)
+
+
+async def test_who_waits_is_answered_when_the_asking_stops(
+    toy: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await toy.submit("job_1:1")
+    monkeypatch.setattr(PollBudget, "take", asyncio.Event().wait)
+    caller = asyncio.create_task(toy.polling.poll("job_1:1", 0))
+    await asyncio.sleep(0.05)
+    await toy.polling.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(ServiceError, match="PROVIDER_UNREACHABLE"):
+            await caller
+
+
+async def test_a_clock_that_was_set_back_makes_no_answer_newer(
+    toy: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await toy.submit("job_1:1")
+    await toy.polling.poll("job_1:1", 0)
+    monkeypatch.setattr(toy.clock, "now_ms", lambda: time.time_ns() // 1_000_000 - 3_600_000)
+    await toy.polling.poll("job_1:1", 1_000)
+    assert len(toy.adapter.polled) == 2
+
+
+async def test_nor_for_those_who_ask_about_many(toy: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    await toy.submit("job_1:1")
+    await toy.polling.poll("job_1:1", 0)
+    monkeypatch.setattr(toy.clock, "now_ms", lambda: time.time_ns() // 1_000_000 - 3_600_000)
+    await toy.polling.poll_many(["job_1:1"], 1_000, 5.0)
+    assert len(toy.adapter.polled) == 2
+
+
+async def test_tasks_that_are_asked_about_one_by_one_keep_to_the_budget(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyAdapter, "terms", interface.Terms(polls_per_second=10, poll_burst=8))
+    toy = Parts(database, ToyAdapter())
+    await toy.account()
+    names = [f"job_{turn}:1" for turn in range(24)]
+    for name in names:
+        await toy.submit(name)
+    start_s = time.monotonic()
+    await toy.polling.poll_many(names, 0, 0.5)
+    asked, passed_s = len(toy.adapter.polled), time.monotonic() - start_s
+    assert 8 <= asked <= 8 + 10 * passed_s
+    await toy.close()

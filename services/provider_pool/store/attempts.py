@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, select
+from msgspec.structs import replace
+from sqlalchemy import Connection, func, select
 
-from services.chassis.database import insert_rows, locked, member_of, update_rows
+from services.chassis.database import (
+    insert_rows,
+    locked,
+    member_of,
+    member_of_named,
+    prepared,
+    update_rows,
+)
 from services.provider_pool import attempts as rules
 from services.provider_pool import errors, health
 from services.provider_pool.attempts import Attempt, AttemptState, Failure
@@ -18,6 +25,13 @@ from services.provider_pool.pool import Account
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item, Signal
 from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
 from services.provider_pool.store import accounts, leases
+
+_NAMES = tuple(column.name for column in ATTEMPTS.columns)
+_NAMED = select(*ATTEMPTS.columns).where(member_of_named(ATTEMPTS.c.attempt_id, "attempt_ids"))
+_LOAD = prepared(_NAMED)
+_LOCK = prepared(locked(_NAMED, ATTEMPTS.c.attempt_id))
+# What never changes of an attempt.
+_FIXED = frozenset({"job_id", "account_id", "provider", "model", "fingerprint", "sender_id", "created_at_ms"})
 
 
 def apply(connection: Connection, items: Sequence[Item]) -> list[Answer]:
@@ -188,14 +202,12 @@ def count_abandoned(connection: Connection, job_id: str) -> int:
 
 def load_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
     """One attempt."""
-    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.attempt_id == attempt_id)).first()
-    return None if row is None else _attempt(row)
+    return next(iter(load_named(connection, [attempt_id])), None)
 
 
 def load_named(connection: Connection, attempt_ids: Iterable[str]) -> list[Attempt]:
     """These attempts, as far as they are there, in no order."""
-    named = select(ATTEMPTS).where(member_of(ATTEMPTS.c.attempt_id, sorted(set(attempt_ids))))
-    return [_attempt(row) for row in connection.execute(named)]
+    return [_attempt(row) for row in _LOAD.rows(connection, attempt_ids=sorted(set(attempt_ids)))]
 
 
 def load_attempts(
@@ -220,15 +232,13 @@ def count_in_doubt(connection: Connection) -> int:
 
 def lock_attempts(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Attempt]:
     """These attempts, locked in order until the end of the transaction."""
-    statement = select(ATTEMPTS).where(member_of(ATTEMPTS.c.attempt_id, sorted(attempt_ids)))
-    rows = connection.execute(locked(statement, ATTEMPTS.c.attempt_id)).all()
-    return {row.attempt_id: _attempt(row) for row in rows}
+    found = map(_attempt, _LOCK.rows(connection, attempt_ids=sorted(attempt_ids)))
+    return {attempt.attempt_id: attempt for attempt in found}
 
 
 def save_attempts(connection: Connection, changed: Sequence[Attempt]) -> None:
     """Write attempts that are there already and locked."""
-    fixed = {"job_id", "account_id", "provider", "model", "fingerprint", "sender_id", "created_at_ms"}
-    rows = [{name: value for name, value in _row(one).items() if name not in fixed} for one in changed]
+    rows = [{name: value for name, value in _row(one).items() if name not in _FIXED} for one in changed]
     update_rows(connection, ATTEMPTS, key=["attempt_id"], rows=rows, returning_keys=False)
 
 
@@ -266,8 +276,9 @@ def _row(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _attempt(row: Row[Any]) -> Attempt:
-    fields = dict(row._mapping)
-    fields["state"] = AttemptState(row.state)
-    fields["failure"] = msgspec.json.decode(row.failure, type=Failure) if row.failure else None
+def _attempt(row: Sequence[Any]) -> Attempt:
+    fields = dict(zip(_NAMES, row, strict=True))
+    fields["state"] = AttemptState(fields["state"])
+    failure = fields["failure"]
+    fields["failure"] = msgspec.json.decode(failure, type=Failure) if failure else None
     return Attempt(**fields)
