@@ -259,6 +259,7 @@ class Coalescer(Generic[BatchT, ResponseT]):
         """Ends the stream; calls still waiting fail as UNAVAILABLE."""
         self._closed = True
         self._fail_all(rpc_status.plain_error(Kind.UNAVAILABLE))
+        self._deadlines.close()
         if self._keeper is not None:
             self._be_patient()
             self._keeper.cancel()

@@ -49,6 +49,12 @@ class Deadlines(Generic[K]):
             if not due:
                 del self._due[tick]
 
+    def close(self) -> None:
+        """Lets go of the timer, and with it of whoever `expire` belongs to."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _look_at(self, tick: int) -> None:
         if self._timer is not None:
             self._timer.cancel()

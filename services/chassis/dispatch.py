@@ -209,6 +209,7 @@ class _Stream(Generic[B, R]):
                 attendant.cancel()
             for running in list(self._running.values()):
                 running.task.cancel()
+            self._deadlines.close()
 
     async def _watch(self, draining: asyncio.Event) -> None:
         await draining.wait()

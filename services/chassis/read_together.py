@@ -1,7 +1,8 @@
 """Several prepared SELECTs in one round trip.
 
 On PostgreSQL they go out as one statement and see one moment; on SQLite, inside a transaction, they do so anyway and
-run one after the other, which is less work than taking a joint answer apart.
+run one after the other, which is less work than taking a joint answer apart. Where one of them waits for a lock on
+PostgreSQL, the others still see the moment before the wait: what they must see of the last holder is locked earlier.
 """
 
 from __future__ import annotations

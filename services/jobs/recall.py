@@ -81,15 +81,18 @@ class Recall:
         missing = {job_id for job_id in owned if not self._in_mind(job_id)}
         lost = missing & self._doubted.keys()
         now_s = self._clock.monotonic_s()
-        if now_s - self._looked_s >= self._timing.recall_s:
+        usual = now_s - self._looked_s >= self._timing.recall_s
+        if usual:
             # Between a commit and its place in memory lies a moment, so that only the second look counts.
             lost |= missing & self._missing
+        # What cannot be taken up now is not forgotten.
+        taken = await self._take_up(lost) if lost else 0
+        if usual:
             self._missing = missing - lost
             self._looked_s = now_s
         self._doubted = {
             job_id: looks - 1 for job_id, looks in self._doubted.items() if looks > 1 and job_id not in lost
         }
-        taken = await self._take_up(lost) if lost else 0
         measures.note_findings({FINDING: taken})
         return taken
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.jobs.job import Job
 from services.jobs.schema import JOBS
-from services.jobs.store import Load
+from services.jobs.store import Admitted, Load
 from tests.jobs_fakes import unavailable
 from tests.jobs_house import JobsHouse, sqlite_url
 
@@ -135,6 +135,33 @@ async def test_an_admission_whose_commit_went_through_unheard_is_taken_back_with
     await house.all_returned()
     load = await house.store.load(("cus_a", "test"))
     assert (load.waiting, load.running, load.completed_jobs) == (0, 0, 1)
+
+
+async def test_a_doubted_admission_that_could_not_be_read_at_the_first_try_is_still_taken_back_within_moments(
+    house: JobsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit, read = house.store.admit, house.store.jobs
+    tries: list[set[str]] = []
+
+    async def unheard(job: Job, queued_limit: int) -> Admitted:
+        await admit(job, queued_limit)
+        raise commit_outcome_unknown()
+
+    async def away_once(job_ids: Iterable[str]) -> dict[str, Job]:
+        tries.append(set(job_ids))
+        if len(tries) == 1:
+            raise unavailable()
+        return await read(tries[-1])
+
+    monkeypatch.setattr(house.store, "admit", unheard)
+    monkeypatch.setattr(house.store, "jobs", away_once)
+    with pytest.raises(ServiceError):
+        await house.create("k1")
+    monkeypatch.setattr(house.store, "admit", admit)
+    async with asyncio.timeout(5):
+        job = await house.create("k1")
+    assert len(tries) > 1
+    assert (await house.ended(job.job_id)).state == jobs.JOB_STATE_COMPLETED
 
 
 async def test_an_admission_that_was_refused_is_not_looked_for(house: JobsHouse) -> None:

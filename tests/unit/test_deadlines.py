@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 
 from services.chassis.deadlines import TICK_S, Deadlines
 
@@ -65,3 +67,20 @@ async def test_a_deadline_set_by_who_expires_delays_no_nearer_one() -> None:
     await asyncio.sleep(4 * TICK_S + LATE_S)
     assert noticed.keys() == {"one", "near"}
     deadlines.drop("far")
+
+
+async def test_what_is_closed_is_not_kept_by_its_timer() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.deadlines = Deadlines[str](self.expire)
+
+        def expire(self, key: str) -> None:
+            raise AssertionError
+
+    owner = Owner()
+    owner.deadlines.set("far", time.monotonic() + 600)
+    owner.deadlines.close()
+    gone = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert gone() is None

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select, tuple_
 from services.chassis.set_statements import member_of
 from services.jobs.job import JobState, Settlement
 from services.jobs.schema import CUSTOMER_LOAD, JOBS
-from services.jobs.store.load import Customer, read_loads
+from services.jobs.store.load import CUSTOMER_ID, UNFINISHED, Customer, read_loads
 
 
 def charged(connection: Connection, after: Customer, limit: int) -> list[tuple[Customer, int]]:
@@ -27,17 +27,16 @@ def charged(connection: Connection, after: Customer, limit: int) -> list[tuple[C
 def charged_at_most(connection: Connection, customers: Collection[Customer]) -> dict[Customer, int]:
     """The same with all that may have been charged for jobs that are settling. Read it in one snapshot."""
     sums = {name: load.charged_millis for name, load in read_loads(connection, customers).items()}
-    # Spelled so that each part reads one of the two small indexes of unfinished jobs.
-    for unfinished in (JOBS.c.owner.is_not(None), JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0)):
+    for unfinished in UNFINISHED:
         settling = (
-            select(JOBS.c.customer_id, JOBS.c.mode, func.sum(JOBS.c.settle_millis))
+            select(CUSTOMER_ID, JOBS.c.mode, func.sum(JOBS.c.settle_millis))
             .where(
                 unfinished,
                 JOBS.c.state == JobState.SETTLING.value,
                 JOBS.c.settlement == Settlement.CAPTURE.value,
-                member_of(JOBS.c.customer_id, sorted({customer_id for customer_id, _ in customers})),
+                member_of(CUSTOMER_ID, sorted({customer_id for customer_id, _ in customers})),
             )
-            .group_by(JOBS.c.customer_id, JOBS.c.mode)
+            .group_by(CUSTOMER_ID, JOBS.c.mode)
         )
         for customer_id, mode, millis in connection.execute(settling):
             if (customer_id, mode) in sums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, Text, func, literal_column, select
 
@@ -25,6 +26,10 @@ Customer = tuple[str, str]
 _COUNTED = select(
     CUSTOMER_LOAD.c.customer_id, CUSTOMER_LOAD.c.mode, *(CUSTOMER_LOAD.c[name] for name in _COUNTERS)
 ).where(member_of_named(CUSTOMER_LOAD.c.customer_id, "customer_ids"))
+# Two conditions, each of which an index of unfinished jobs answers: one for all would read everything that ever ended.
+UNFINISHED: Final = (JOBS.c.owner.is_not(None), JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0))
+# Not the bare column: in its index SQLite would find all jobs of a customer together, and read them all.
+CUSTOMER_ID: Final = literal_column("(customer_id || '')", Text)
 _READ = prepared(_COUNTED)
 _LOCK = prepared(locked(_COUNTED, CUSTOMER_LOAD.c.customer_id, CUSTOMER_LOAD.c.mode))
 
@@ -110,15 +115,10 @@ def _loads(connection: Connection, wanted: set[Customer], *, lock: bool) -> dict
 
 
 def count_unfinished(connection: Connection) -> Iterator[tuple[str, str, str, int]]:
-    """Customer, mode, state, and how many of its unfinished jobs are in it.
-
-    Two statements, each of which an index of unfinished jobs answers: one for all would read everything that ever ended.
-    """
-    # Not the bare column: in its index SQLite would find all jobs of a customer grouped already, and read them all.
-    customer = literal_column("customer_id || ''", Text)
-    for part in (JOBS.c.owner.is_not(None), JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0)):
-        grouped = select(customer, JOBS.c.mode, JOBS.c.state, func.count()).where(part)
-        for row in connection.execute(grouped.group_by(customer, JOBS.c.mode, JOBS.c.state)):
+    """Customer, mode, state, and how many of its unfinished jobs are in it."""
+    for unfinished in UNFINISHED:
+        grouped = select(CUSTOMER_ID, JOBS.c.mode, JOBS.c.state, func.count()).where(unfinished)
+        for row in connection.execute(grouped.group_by(CUSTOMER_ID, JOBS.c.mode, JOBS.c.state)):
             yield row[0], row[1], row[2], row[3]
 
 
