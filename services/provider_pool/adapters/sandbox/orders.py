@@ -189,11 +189,15 @@ class OrderBook:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    # Through a buffer: one call of the system may write a part and say nothing.
     try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> Order | None:
