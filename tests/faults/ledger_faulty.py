@@ -25,9 +25,11 @@ T = TypeVar("T")
 Write = Callable[[Callable[[Connection], Any]], Awaitable[Any]]
 
 FAULTS = "LEDGER_FAULTS"
-# What a very slow disk takes for one sync; without it COMMIT would often win the race against the answer, and against
-# the blow that is to fall between the two.
-SLOW_COMMIT_S = 0.05
+# What a slow disk takes for one sync; without it COMMIT would often win the race against the answer.
+SLOW_COMMIT_S = 0.005
+# On SQLite, where one writer does all in turn, a very slow one, so that a blow nearly always falls between the two; beside
+# it PostgreSQL would take the next transaction before this one's rows are there.
+VERY_SLOW_COMMIT_S = 0.05
 
 
 def early(write: Write) -> Write:
@@ -44,7 +46,7 @@ def early(write: Write) -> Write:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_sleep({SLOW_COMMIT_S})"))
             else:
-                time.sleep(SLOW_COMMIT_S)
+                time.sleep(VERY_SLOW_COMMIT_S)
             return result
 
         commit = asyncio.ensure_future(write(told))
