@@ -50,7 +50,7 @@ What each does for one request:
 | processes | gateway, jobs, provider pool, billing | one worker | one |
 
 So the rows are no race between equals: the peers wait for an upstream (a small server on this machine that answers at once,
-whose CPU is not counted), this house writes to a disk three times and calls three services. They show what a
+whose CPU is not counted), this house writes to a disk four times and calls three services. They show what a
 request costs a person who runs one of the three.
 """
 
