@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 from prometheus_client import Counter
 from sqlalchemy import Connection
@@ -24,7 +25,7 @@ _OPERATIONS = Counter(
     ["kind", "result"],
 )
 # Finding a labelled child costs more than using it.
-_counted: dict[tuple[str, str], Counter] = {}
+_counted = cache(_OPERATIONS.labels)
 
 
 class Bookkeeper:
@@ -56,10 +57,7 @@ class Bookkeeper:
 
 def _note(operation: Operation, result: str) -> None:
     kind = operation.kind if isinstance(operation, Grant) else type(operation).__name__.lower()
-    counter = _counted.get((kind, result))
-    if counter is None:
-        counter = _counted[kind, result] = _OPERATIONS.labels(kind, result)
-    counter.inc()
+    _counted(kind, result).inc()
     # Somebody's decision, and rare. What a job does to a wallet is in the journal, and in the jobs service's line.
     level = logging.INFO if isinstance(operation, Grant) else logging.DEBUG
     if log.isEnabledFor(level):

@@ -96,7 +96,8 @@ class JsonLines(logging.Formatter):
             return json.dumps(line, default=str).encode()
 
 
-def _to_stderr(lines: bytes) -> None:
+def to_stderr(lines: bytes) -> None:
+    """Writes whole lines, at once."""
     sys.stderr.buffer.write(lines)
     sys.stderr.buffer.flush()
 
@@ -104,7 +105,7 @@ def _to_stderr(lines: bytes) -> None:
 class GatheredLines(logging.Handler):
     """Writes lines together, at the latest `_FLUSH_AFTER_S` after the first; a warning at once, with all before it."""
 
-    def __init__(self, formatter: JsonLines, write: Callable[[bytes], object] = _to_stderr) -> None:
+    def __init__(self, formatter: JsonLines, write: Callable[[bytes], object] = to_stderr) -> None:
         super().__init__()
         self.setFormatter(formatter)
         self._lines = formatter.line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -31,17 +32,11 @@ BYTES: Final = Counter(
 STREAMS_LOST: Final = Counter("atelier_rpc_dispatch_streams_lost_total", "Streams that broke.", ["peer"])
 
 # Finding a labelled child costs more than using it.
-_requests: Final[dict[tuple[str, str], Counter]] = {}
-_durations: Final[dict[str, Histogram]] = {}
+_requests: Final = cache(_REQUESTS.labels)
+_durations: Final = cache(_DURATION.labels)
 
 
 def served(method: str, code: str, duration_s: float) -> None:
     """Counts one served call. method: a method this server really has, never what a stranger named."""
-    requests = _requests.get((method, code))
-    if requests is None:
-        requests = _requests[method, code] = _REQUESTS.labels(method, code)
-    requests.inc()
-    duration = _durations.get(method)
-    if duration is None:
-        duration = _durations[method] = _DURATION.labels(method)
-    duration.observe(duration_s)
+    _requests(method, code).inc()
+    _durations(method).observe(duration_s)

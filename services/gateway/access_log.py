@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import msgspec
 
 from services.chassis.clock import rfc3339
+from services.chassis.logs import to_stderr
 
 # Long enough to gather a write, short enough that a tail looks live.
 _FLUSH_AFTER_S: Final = 0.2
@@ -35,21 +35,14 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-def _to_stderr(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
-
-
 class AccessLog:
     """Gathers lines for a moment: a write for each would cost more than the rest of the request's bookkeeping."""
 
-    def __init__(self, write: Callable[[bytes], object] = _to_stderr) -> None:
+    def __init__(self, write: Callable[[bytes], object] = to_stderr) -> None:
         self._write = write
         self._buffer = bytearray()
         self._flush_due: asyncio.TimerHandle | None = None
         self._encoder = msgspec.json.Encoder()
-        self._second = 0
-        self._second_text = ""
 
     def add(
         self,
@@ -65,7 +58,7 @@ class AccessLog:
     ) -> None:
         """Notes one answered request."""
         line = Line(
-            time=self._now(),
+            time=rfc3339(time.time_ns() // 1_000_000),
             level="info" if status < 500 else "warning",
             service="gateway",
             event="request",
@@ -84,13 +77,6 @@ class AccessLog:
             self.flush()
         elif self._flush_due is None:
             self._flush_due = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
-
-    def _now(self) -> str:
-        # Spelling out a date costs more than the rest of the line, and is the same for a whole second.
-        second, nanos = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second, self._second_text = second, rfc3339(second * 1000)[:-4]
-        return f"{self._second_text}{nanos // 1_000_000:03d}Z"
 
     def flush(self) -> None:
         """Writes what was gathered; also for the end of the process."""

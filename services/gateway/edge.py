@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -48,6 +49,9 @@ _REQUESTS = Counter(
 _SECONDS = Histogram(
     "atelier_gateway_request_seconds", "Time to answer.", ["contract", "route"], buckets=LATENCY_BUCKETS_S
 )
+# Finding a labelled child costs more than using it.
+_requests = cache(_REQUESTS.labels)
+_seconds = cache(_SECONDS.labels)
 _IN_FLIGHT = Gauge("atelier_gateway_requests_in_flight", "Requests being served.")
 _EVERY_ANSWER: Final = {
     "Content-Type": "application/json; charset=utf-8",
@@ -102,8 +106,6 @@ class Edge:
         self._in_flight = 0
         self._uploads = InlineUploads(inline_uploads)
         _IN_FLIGHT.set_function(lambda: self._in_flight)
-        self._bound: dict[tuple[str, str, str, int], Counter] = {}
-        self._timed: dict[tuple[str, str], Histogram] = {}
 
     # Around every request.
 
@@ -151,15 +153,8 @@ class Edge:
         resource = request.match_info.route.resource
         route = exchange.route.name if exchange.route else (resource.canonical if resource else "unknown")
         method = request.method if request.method in _METHODS else "other"
-        key = (contract, route, method, status)
-        count = self._bound.get(key)
-        if count is None:
-            count = self._bound[key] = _REQUESTS.labels(contract, route, method, str(status))
-        count.inc()
-        timed = self._timed.get((contract, route))
-        if timed is None:
-            timed = self._timed[contract, route] = _SECONDS.labels(contract, route)
-        timed.observe(seconds)
+        _requests(contract, route, method, status).inc()
+        _seconds(contract, route).observe(seconds)
         if self._access_log is not None:
             self._access_log.add(
                 request_id=exchange.request_id,

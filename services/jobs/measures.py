@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -55,13 +56,10 @@ def note_findings(found: Mapping[str, int]) -> None:
         RECONCILE_FOUND.labels(finding).inc(count)
 
 
+# Finding a labelled child costs more than using it.
+_admissions = cache(ADMISSIONS.labels)
+
+
 def admitted(result: str) -> None:
     """Counts one create request."""
-    # Finding a labelled child costs more than using it.
-    counter = _admissions.get(result)
-    if counter is None:
-        counter = _admissions[result] = ADMISSIONS.labels(result)
-    counter.inc()
-
-
-_admissions: dict[str, Counter] = {}
+    _admissions(result).inc()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
@@ -17,7 +17,7 @@ from services.jobs.charges import Charges
 from services.jobs.dispatcher import Dispatcher
 from services.jobs.job import ENDED, Job, JobState, Settlement
 from services.jobs.ownership import Ownership
-from services.jobs.ports import OpenHold
+from services.jobs.ports import OpenAttempt, OpenHold, OpenLease
 from services.jobs.runner import Runner
 from services.jobs.schedule import Timing
 from services.jobs.steps import TRANSIENT, Clients
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _PAGE = 500
 _Look = Callable[[int], Awaitable[dict[str, int]]]
+_Listing = Callable[[int, str], Awaitable[Sequence[OpenLease | OpenAttempt]]]
 
 
 class Reconciler:
@@ -158,35 +159,32 @@ class Reconciler:
         return len(unheld)
 
     async def _leases(self, before_ms: int) -> dict[str, int]:
-        found = 0
-        after = ""
-        while page := await self._clients.pool.list_leases(before_ms, after):
-            jobs = await self._store.standings(lease.job_id for lease in page)
-            left = [
-                lease.attempt_id
-                for lease in page
-                if not _holds_lease(jobs.get(lease.job_id), lease.attempt_id, before_ms)
-            ]
-            await _repaired({name: self._clients.pool.release_lease(name) for name in left})
+        pool, found = self._clients.pool, 0
+        async for left in self._left(pool.list_leases, _holds_lease, before_ms):
+            await _repaired({name: pool.release_lease(name) for name in left})
             found += len(left)
-            after = page[-1].attempt_id
         return {"lease_without_job": found}
 
     async def _attempts(self, before_ms: int) -> dict[str, int]:
-        found = 0
+        pool, found = self._clients.pool, 0
+        async for left in self._left(pool.list_open_attempts, _may_ask, before_ms):
+            await _repaired({left[0]: pool.close_attempts(left)})
+            found += len(left)
+        return {"attempt_without_answer": found}
+
+    async def _left(
+        self, listed: _Listing, wanted: Callable[[Standing | None, str, int], bool], before_ms: int
+    ) -> AsyncIterator[list[str]]:
+        """The attempts that the pool lists and their jobs do not want any more, page by page where there are any."""
         after = ""
-        while page := await self._clients.pool.list_open_attempts(before_ms, after):
-            jobs = await self._store.standings(attempt.job_id for attempt in page)
+        while page := await listed(before_ms, after):
+            jobs = await self._store.standings(one.job_id for one in page)
             left = [
-                one.attempt_id
-                for one in page
-                if not _may_ask(jobs.get(one.job_id), one.attempt_id, before_ms)
+                one.attempt_id for one in page if not wanted(jobs.get(one.job_id), one.attempt_id, before_ms)
             ]
             if left:
-                await _repaired({left[0]: self._clients.pool.close_attempts(left)})
-            found += len(left)
+                yield left
             after = page[-1].attempt_id
-        return {"attempt_without_answer": found}
 
     async def _totals(self, before_ms: int) -> dict[str, int]:
         differing = await self._charges.compare()

@@ -19,23 +19,8 @@ from services.billing.store import ledger, wallets
 from services.billing.verification import verify
 from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
+from tests.clocks import HandClock
 from tests.unit.billing_books import ANN, T0_MS, starting_wallets
-
-
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_ms: int = T0_MS
-
-    def now_ms(self) -> int:
-        return self.at_ms
-
-    def monotonic_s(self) -> float:
-        return self.at_ms / 1000
-
-    async def sleep(self, delay_s: float) -> None:
-        self.at_ms += int(delay_s * 1000)
 
 
 @dataclass
@@ -104,7 +89,7 @@ async def opened_books(url: str) -> AsyncIterator[Books]:
     """Books in an empty database."""
     await migrate(url, MIGRATIONS)
     database = await Database.open(url, application_name="conformance")
-    clock = HandClock()
+    clock = HandClock(T0_MS)
     bookkeeper = Bookkeeper(database, clock)
     await database.write(add_customers)
     yield Books(url, database, clock, bookkeeper)

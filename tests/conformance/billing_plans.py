@@ -14,8 +14,9 @@ from services.billing.operations import Operation
 from services.billing.settings import MIGRATIONS
 from services.chassis.database import Database, migrate
 from services.chassis.group_commit import LIMIT_ITEMS
-from tests.conformance.billing_house import HandClock, add_customers
-from tests.unit.billing_books import ANN, BEN, capture, hold, release, top_up
+from tests.clocks import HandClock
+from tests.conformance.billing_house import add_customers
+from tests.unit.billing_books import ANN, BEN, T0_MS, capture, hold, release, top_up
 
 TABLES = ["customers", "wallets", "holds", "journal", "unbilled"]
 BATCHES = 5
@@ -93,7 +94,7 @@ async def grown_by(url: str, rows: int) -> Growth:
     await migrate(url, MIGRATIONS)
     before = await _scans(url)
     database = await Database.open(url, application_name="atelier-plans")
-    keeper = Bookkeeper(database, HandClock())
+    keeper = Bookkeeper(database, HandClock(T0_MS))
     try:
         # Everything is asked once while all tables are empty: these are the plans that are kept.
         empty: list[Operation] = [hold("x", 1), capture("x", 1), release("x"), top_up("x", 1)]

@@ -22,6 +22,7 @@ from services.provider_pool.adapters.interface import (
     TaskState,
 )
 from services.provider_pool.adapters.sandbox.adapter import MODELS, SandboxAdapter
+from tests.clocks import HandClock
 
 PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a cat", 256, 320, quality="low")
 FILM = Generation(Kind.VIDEO, "seedance-2.0-fast", "a cat that runs", 320, 256, 4, audio=True)
@@ -29,24 +30,7 @@ SPECS = {spec.model: spec for spec in MODELS}
 ACCOUNT = AccountAccess("acc_1", "sandbox")
 OTHER_ACCOUNT = AccountAccess("acc_2", "sandbox")
 INSTANT = AccountAccess("acc_1", "sandbox", options={"render": "instant", "pace_ms": "0"})
-T0_MS = 1_800_000_000_000
 URL = "https://pictures.example/secret-path.png"
-
-
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_ms: int = T0_MS
-
-    def now_ms(self) -> int:
-        return self.at_ms
-
-    def monotonic_s(self) -> float:
-        return self.at_ms / 1000
-
-    async def sleep(self, delay_s: float) -> None:
-        self.at_ms += int(delay_s * 1000)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.media_probe import probe
+from tests.clocks import T0_MS, HandClock
 from tests.conformance.sandbox_bench import (
     ACCOUNT,
     FILM,
@@ -24,9 +25,7 @@ from tests.conformance.sandbox_bench import (
     OTHER_ACCOUNT,
     PICTURE,
     SPECS,
-    T0_MS,
     Bench,
-    HandClock,
     marked,
 )
 

@@ -18,6 +18,7 @@ from services.provider_pool.adapters.interface import (
     TaskState,
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
+from tests.clocks import HandClock
 from tests.conformance.sandbox_bench import (
     ACCOUNT,
     FILM,
@@ -26,7 +27,6 @@ from tests.conformance.sandbox_bench import (
     SPECS,
     URL,
     Bench,
-    HandClock,
     marked,
 )
 

@@ -16,8 +16,9 @@ from services.billing.settings import MIGRATIONS
 from services.billing.verification import verify
 from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
-from tests.conformance.billing_house import HandClock, add_customers
-from tests.unit.billing_books import BEN, adjust, capture, hold, release, top_up
+from tests.clocks import HandClock
+from tests.conformance.billing_house import add_customers
+from tests.unit.billing_books import BEN, T0_MS, adjust, capture, hold, release, top_up
 
 Told = list[Receipt | BaseException]
 
@@ -27,7 +28,7 @@ async def replicas(url: str, number: int) -> AsyncIterator[list[Bookkeeper]]:
     """Bookkeepers, each with a database connection of its own, over one wallet of three hundred; audited at the end."""
     await migrate(url, MIGRATIONS)
     databases = [await Database.open(url, application_name=f"replica-{n}") for n in range(number)]
-    keepers = [Bookkeeper(database, HandClock()) for database in databases]
+    keepers = [Bookkeeper(database, HandClock(T0_MS)) for database in databases]
     try:
         await databases[0].write(add_customers)
         await keepers[0].submit(top_up("start", 300))

@@ -13,7 +13,8 @@ from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.attempts import AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.settings import MIGRATIONS
-from tests.conformance.test_pool_store import PICTURE_MILLIS, TTL_MS, HandClock, Replica
+from tests.clocks import HandClock
+from tests.conformance.test_pool_store import PICTURE_MILLIS, TTL_MS, Replica
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import open_attempts
 from services.provider_pool.submission import Submissions
 from services.provider_pool.upkeep import FORGET_LIMIT, FORGET_PAUSE_S, FORGET_SWEEP_S, forget_attempts
-from tests.conformance.test_pool_store import PICTURE_MILLIS, T0_MS, HandClock, Replica
+from tests.clocks import T0_MS, HandClock
+from tests.conformance.test_pool_store import PICTURE_MILLIS, Replica
 
 DAY_S = 86_400
 

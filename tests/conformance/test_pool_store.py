@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,28 +30,11 @@ from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import attempts as attempt_rows
 from services.provider_pool.store import leases as lease_rows
 from services.provider_pool.vault import KeyRing
+from tests.clocks import T0_MS, HandClock
 
-T0_MS = 1_800_000_000_000
 TTL_MS = 30_000
 PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a cat", 1024, 1024, quality="low")
 PICTURE_MILLIS = 20_000
-
-
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_ms: int = T0_MS
-
-    def now_ms(self) -> int:
-        return self.at_ms
-
-    def monotonic_s(self) -> float:
-        return self.at_ms / 1000
-
-    async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(0)
-        self.at_ms += int(delay_s * 1000)
 
 
 class Replica:

@@ -8,18 +8,6 @@ import pytest
 from tests.models.ground import SPACIOUS, Ground
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty database of the test's own, on each engine in turn."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'service.db'}"
-        return
-    postgres = request.getfixturevalue("postgres")
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
-
-
 @pytest.fixture
 def ground(engine_url: str) -> Iterator[Ground]:
     """An event loop, and the test's database opened by several processes where the engine lets them."""
