@@ -99,9 +99,10 @@ async def test_a_job_that_waits_without_a_hold_is_counted(house: JobsHouse) -> N
 
 async def test_a_comparison_that_was_interrupted_is_made_again_soon(tmp_path: Path) -> None:
     timing = replace(FAST, reconcile_s=3600.0, retry_reconcile_s=0.1)
-    async with JobsHouse(sqlite_url(tmp_path), timing=timing) as house:
-        house.pool.before["ListLeases"] = unavailable()
-        house.pool.open_attempts["job_gone:1"] = "job_gone"
+    house = JobsHouse(sqlite_url(tmp_path), timing=timing)
+    house.pool.before["ListLeases"] = unavailable()
+    house.pool.open_attempts["job_gone:1"] = "job_gone"
+    async with house:
         async with asyncio.timeout(5):
             while house.pool.calls["ListLeases"] < 3:
                 await asyncio.sleep(0.02)

@@ -59,6 +59,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """An adjustment would leave the wallet below what is reserved."""
     REASON_HOLD_EXPIRED: _Reason.ValueType  # 15
     """The hold expired before it was captured."""
+    REASON_SPEND_LIMIT_REACHED: _Reason.ValueType  # 16
+    """The customer or the key has spent as much as it may in this day or month; metadata holds period, limit_millis and
+    spent_millis.
+    """
+    REASON_SIGN_UP_REFUSED: _Reason.ValueType  # 17
+    """The address cannot be signed up, for a reason that is not told."""
+    REASON_INVALID_LOGIN: _Reason.ValueType  # 18
+    """The address or the password is wrong."""
+    REASON_INVALID_RESET_TOKEN: _Reason.ValueType  # 19
+    """The token of a password reset is unknown, used or too old."""
+    REASON_USER_NOT_FOUND: _Reason.ValueType  # 20
+    """No user with that id."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix."""
@@ -95,6 +107,18 @@ REASON_BALANCE_TOO_LOW: Reason.ValueType  # 14
 """An adjustment would leave the wallet below what is reserved."""
 REASON_HOLD_EXPIRED: Reason.ValueType  # 15
 """The hold expired before it was captured."""
+REASON_SPEND_LIMIT_REACHED: Reason.ValueType  # 16
+"""The customer or the key has spent as much as it may in this day or month; metadata holds period, limit_millis and
+spent_millis.
+"""
+REASON_SIGN_UP_REFUSED: Reason.ValueType  # 17
+"""The address cannot be signed up, for a reason that is not told."""
+REASON_INVALID_LOGIN: Reason.ValueType  # 18
+"""The address or the password is wrong."""
+REASON_INVALID_RESET_TOKEN: Reason.ValueType  # 19
+"""The token of a password reset is unknown, used or too old."""
+REASON_USER_NOT_FOUND: Reason.ValueType  # 20
+"""No user with that id."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:
@@ -186,6 +210,32 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
+class SpendLimits(_message.Message):
+    """What may be spent; holds count when made, and no longer once they are released. 0: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_MILLIS_FIELD_NUMBER: _builtins.int
+    MONTH_MILLIS_FIELD_NUMBER: _builtins.int
+    day_millis: _builtins.int
+    """In one UTC day."""
+    month_millis: _builtins.int
+    """In one UTC calendar month."""
+    def __init__(
+        self,
+        *,
+        day_millis: _builtins.int = ...,
+        month_millis: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day_millis", b"day_millis", "month_millis", b"month_millis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendLimits: _TypeAlias = SpendLimits  # noqa: Y015
+
+@_typing.final
 class Customer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -195,6 +245,7 @@ class Customer(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMITS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     storefront: _builtins.str
     name: _builtins.str
@@ -202,6 +253,10 @@ class Customer(_message.Message):
     created_at_ms: _builtins.int
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def spend_limits(self) -> Global___SpendLimits:
+        """Of each of its wallets."""
+
     def __init__(
         self,
         *,
@@ -211,10 +266,11 @@ class Customer(_message.Message):
         state: Global___CustomerState.ValueType = ...,
         limits: Global___Limits | None = ...,
         created_at_ms: _builtins.int = ...,
+        spend_limits: Global___SpendLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "spend_limits", b"spend_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "limits", b"limits", "name", b"name", "state", b"state", "storefront", b"storefront"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "limits", b"limits", "name", b"name", "spend_limits", b"spend_limits", "state", b"state", "storefront", b"storefront"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,6 +289,7 @@ class Key(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_MS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
@@ -246,6 +303,8 @@ class Key(_message.Message):
     """0: not revoked."""
     last_used_at_ms: _builtins.int
     """0: never used; accurate to a minute."""
+    @_builtins.property
+    def rules(self) -> Global___KeyRules: ...
     def __init__(
         self,
         *,
@@ -258,14 +317,86 @@ class Key(_message.Message):
         expires_at_ms: _builtins.int = ...,
         revoked_at_ms: _builtins.int = ...,
         last_used_at_ms: _builtins.int = ...,
+        rules: Global___KeyRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "expires_at_ms", b"expires_at_ms", "hint", b"hint", "key_id", b"key_id", "label", b"label", "last_used_at_ms", b"last_used_at_ms", "mode", b"mode", "revoked_at_ms", b"revoked_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "expires_at_ms", b"expires_at_ms", "hint", b"hint", "key_id", b"key_id", "label", b"label", "last_used_at_ms", b"last_used_at_ms", "mode", b"mode", "revoked_at_ms", b"revoked_at_ms", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Key: _TypeAlias = Key  # noqa: Y015
+
+@_typing.final
+class KeyRules(_message.Message):
+    """What a key may do, within what its customer may."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The storefront's names of models; none: all."""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks that it may be used from, as "203.0.113.0/24" or "2001:db8::/32"; none: all."""
+
+    @_builtins.property
+    def spend_limits(self) -> Global___SpendLimits: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        spend_limits: Global___SpendLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spend_limits", b"spend_limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "networks", b"networks", "spend_limits", b"spend_limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRules: _TypeAlias = KeyRules  # noqa: Y015
+
+@_typing.final
+class User(_message.Message):
+    """Somebody who signs in with a password."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FULL_NAME_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Random and below 2^53."""
+    email: _builtins.str
+    full_name: _builtins.str
+    created_at_ms: _builtins.int
+    customer_id: _builtins.str
+    storefront: _builtins.str
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        email: _builtins.str = ...,
+        full_name: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        customer_id: _builtins.str = ...,
+        storefront: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "email", b"email", "full_name", b"full_name", "storefront", b"storefront", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class Balance(_message.Message):
@@ -299,6 +430,7 @@ class AuthenticateRequest(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
+    """Or an access token that LogIn answered."""
     def __init__(
         self,
         *,
@@ -321,12 +453,19 @@ class AuthenticateResponse(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     storefront: _builtins.str
     mode: Global___Mode.ValueType
     key_id: _builtins.str
+    """Empty for an access token."""
+    user_id: _builtins.int
+    """Of the customer's user; 0 where it has none."""
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def rules(self) -> Global___KeyRules: ...
     def __init__(
         self,
         *,
@@ -335,10 +474,12 @@ class AuthenticateResponse(_message.Message):
         mode: Global___Mode.ValueType = ...,
         key_id: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        rules: Global___KeyRules | None = ...,
+        user_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "key_id", b"key_id", "limits", b"limits", "mode", b"mode", "storefront", b"storefront"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "key_id", b"key_id", "limits", b"limits", "mode", b"mode", "rules", b"rules", "storefront", b"storefront", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,6 +496,7 @@ class HoldRequest(_message.Message):
     SKU_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     TTL_MS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
     job_id: _builtins.str
@@ -365,6 +507,8 @@ class HoldRequest(_message.Message):
     """How many units of it: images, seconds, …"""
     ttl_ms: _builtins.int
     """How long the hold lives without being extended."""
+    key_id: _builtins.str
+    """The key that asks, where its own spend limit is to count; empty: none."""
     def __init__(
         self,
         *,
@@ -375,10 +519,11 @@ class HoldRequest(_message.Message):
         sku: _builtins.str = ...,
         quantity: _builtins.int = ...,
         ttl_ms: _builtins.int = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "mode", b"mode", "quantity", b"quantity", "sku", b"sku", "storefront", b"storefront", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "key_id", b"key_id", "mode", b"mode", "quantity", b"quantity", "sku", b"sku", "storefront", b"storefront", "ttl_ms", b"ttl_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,17 +839,21 @@ class GetBalanceRequest(_message.Message):
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    WITH_TOPPED_UP_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
+    with_topped_up: _builtins.bool
+    """Also tell what was ever put into the wallet."""
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
+        with_topped_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "mode", b"mode", "with_topped_up", b"with_topped_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,16 +864,20 @@ class GetBalanceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCE_FIELD_NUMBER: _builtins.int
+    TOPPED_UP_MILLIS_FIELD_NUMBER: _builtins.int
+    topped_up_millis: _builtins.int
+    """All credit that was ever bought or given, where it was asked for."""
     @_builtins.property
     def balance(self) -> Global___Balance: ...
     def __init__(
         self,
         *,
         balance: Global___Balance | None = ...,
+        topped_up_millis: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "topped_up_millis", b"topped_up_millis"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1067,6 +1220,39 @@ class Price(_message.Message):
 Global___Price: _TypeAlias = Price  # noqa: Y015
 
 @_typing.final
+class Package(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKAGE_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CREDIT_MILLIS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    package_id: _builtins.str
+    title: _builtins.str
+    credit_millis: _builtins.int
+    price: _builtins.str
+    """As decimal text: "9.00"."""
+    currency: _builtins.str
+    """ISO 4217."""
+    def __init__(
+        self,
+        *,
+        package_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        credit_millis: _builtins.int = ...,
+        price: _builtins.str = ...,
+        currency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_millis", b"credit_millis", "currency", b"currency", "package_id", b"package_id", "price", b"price", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Package: _TypeAlias = Package  # noqa: Y015
+
+@_typing.final
 class GetPriceListRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1091,18 +1277,24 @@ class GetPriceListResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Price]: ...
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Package]:
+        """Credit that is sold in one go, as the operator set it."""
+
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         prices: _abc.Iterable[Global___Price] | None = ...,
+        packages: _abc.Iterable[Global___Package] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packages", b"packages", "prices", b"prices", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1117,6 +1309,7 @@ class CreateCustomerRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     TEST_CREDIT_MILLIS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMITS_FIELD_NUMBER: _builtins.int
     storefront: _builtins.str
     name: _builtins.str
     idempotency_key: _builtins.str
@@ -1127,6 +1320,8 @@ class CreateCustomerRequest(_message.Message):
     def limits(self) -> Global___Limits:
         """Unset, or 0 in a field: the storefront's default."""
 
+    @_builtins.property
+    def spend_limits(self) -> Global___SpendLimits: ...
     def __init__(
         self,
         *,
@@ -1135,10 +1330,11 @@ class CreateCustomerRequest(_message.Message):
         limits: Global___Limits | None = ...,
         idempotency_key: _builtins.str = ...,
         test_credit_millis: _builtins.int = ...,
+        spend_limits: Global___SpendLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "spend_limits", b"spend_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "limits", b"limits", "name", b"name", "storefront", b"storefront", "test_credit_millis", b"test_credit_millis"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "limits", b"limits", "name", b"name", "spend_limits", b"spend_limits", "storefront", b"storefront", "test_credit_millis", b"test_credit_millis"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1259,12 +1455,15 @@ class UpdateCustomerRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    SPEND_LIMITS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     name: _builtins.str
     """Unset fields stay as they are."""
     state: Global___CustomerState.ValueType
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def spend_limits(self) -> Global___SpendLimits: ...
     def __init__(
         self,
         *,
@@ -1272,10 +1471,11 @@ class UpdateCustomerRequest(_message.Message):
         name: _builtins.str | None = ...,
         state: Global___CustomerState.ValueType | None = ...,
         limits: Global___Limits | None = ...,
+        spend_limits: Global___SpendLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_state", b"_state", "limits", b"limits", "name", b"name", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_state", b"_state", "limits", b"limits", "name", b"name", "spend_limits", b"spend_limits", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_state", b"_state", "customer_id", b"customer_id", "limits", b"limits", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_state", b"_state", "customer_id", b"customer_id", "limits", b"limits", "name", b"name", "spend_limits", b"spend_limits", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
@@ -1316,11 +1516,14 @@ class CreateKeyRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
     label: _builtins.str
     expires_at_ms: _builtins.int
     """0: does not expire."""
+    @_builtins.property
+    def rules(self) -> Global___KeyRules: ...
     def __init__(
         self,
         *,
@@ -1328,10 +1531,11 @@ class CreateKeyRequest(_message.Message):
         mode: Global___Mode.ValueType = ...,
         label: _builtins.str = ...,
         expires_at_ms: _builtins.int = ...,
+        rules: Global___KeyRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "expires_at_ms", b"expires_at_ms", "label", b"label", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "expires_at_ms", b"expires_at_ms", "label", b"label", "mode", b"mode", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1438,6 +1642,275 @@ class RevokeKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_MS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    overlap_ms: _builtins.int
+    """How long the old key goes on working; at most 30 days."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        overlap_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "overlap_ms", b"overlap_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeyRequest: _TypeAlias = RotateKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    api_key: _builtins.str
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The new one."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+        api_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeyResponse: _TypeAlias = RotateKeyResponse  # noqa: Y015
+
+@_typing.final
+class SignUpRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    FULL_NAME_FIELD_NUMBER: _builtins.int
+    storefront: _builtins.str
+    email: _builtins.str
+    password: _builtins.str
+    """8 to 128 characters."""
+    full_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        storefront: _builtins.str = ...,
+        email: _builtins.str = ...,
+        password: _builtins.str = ...,
+        full_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "full_name", b"full_name", "password", b"password", "storefront", b"storefront"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignUpRequest: _TypeAlias = SignUpRequest  # noqa: Y015
+
+@_typing.final
+class SignUpResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignUpResponse: _TypeAlias = SignUpResponse  # noqa: Y015
+
+@_typing.final
+class LogInRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    storefront: _builtins.str
+    email: _builtins.str
+    password: _builtins.str
+    def __init__(
+        self,
+        *,
+        storefront: _builtins.str = ...,
+        email: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "password", b"password", "storefront", b"storefront"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogInRequest: _TypeAlias = LogInRequest  # noqa: Y015
+
+@_typing.final
+class LogInResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    expires_at_ms: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        expires_at_ms: _builtins.int = ...,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expires_at_ms", b"expires_at_ms", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogInResponse: _TypeAlias = LogInResponse  # noqa: Y015
+
+@_typing.final
+class GetUserRequest(_message.Message):
+    """By its id, or by its customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    customer_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUserRequest: _TypeAlias = GetUserRequest  # noqa: Y015
+
+@_typing.final
+class GetUserResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
+
+@_typing.final
+class RequestPasswordResetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    storefront: _builtins.str
+    email: _builtins.str
+    def __init__(
+        self,
+        *,
+        storefront: _builtins.str = ...,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "storefront", b"storefront"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestPasswordResetRequest: _TypeAlias = RequestPasswordResetRequest  # noqa: Y015
+
+@_typing.final
+class RequestPasswordResetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestPasswordResetResponse: _TypeAlias = RequestPasswordResetResponse  # noqa: Y015
+
+@_typing.final
+class ResetPasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    storefront: _builtins.str
+    token: _builtins.str
+    password: _builtins.str
+    def __init__(
+        self,
+        *,
+        storefront: _builtins.str = ...,
+        token: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "storefront", b"storefront", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
+
+@_typing.final
+class ResetPasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordResponse: _TypeAlias = ResetPasswordResponse  # noqa: Y015
 
 @_typing.final
 class DispatchRequest(_message.Message):

@@ -129,6 +129,36 @@ class BillingServiceStub:
                 request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/billing.v1.BillingService/RotateKey',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
+        self.SignUp = channel.unary_unary(
+                '/billing.v1.BillingService/SignUp',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpResponse.FromString,
+                _registered_method=True)
+        self.LogIn = channel.unary_unary(
+                '/billing.v1.BillingService/LogIn',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInResponse.FromString,
+                _registered_method=True)
+        self.GetUser = channel.unary_unary(
+                '/billing.v1.BillingService/GetUser',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/billing.v1.BillingService/RequestPasswordReset',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/billing.v1.BillingService/ResetPassword',
+                request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
         self.Dispatch = channel.stream_stream(
                 '/billing.v1.BillingService/Dispatch',
                 request_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.DispatchRequest.SerializeToString,
@@ -140,7 +170,7 @@ class BillingServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Authenticate(self, request, context):
-        """Who owns this API key, and what may be done with it.
+        """Who owns this API key or access token, and what may be done with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,6 +293,47 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """Makes a key like another; the old one goes on working for a while. The answer is the only place where it is shown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignUp(self, request, context):
+        """Makes a user who signs in with a password, and the user's own customer of the storefront.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogIn(self, request, context):
+        """A token for Authenticate. It takes as long whether the address is known or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUser(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Sends a mail to the address if it is known; the answer does not tell.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password, once for each token that was mailed. Every access token of the user ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Dispatch(self, request_iterator, context):
         """The calls above, many to a write, each answered as it finishes.
         """
@@ -367,6 +438,36 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyRequest.FromString,
                     response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'SignUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUp,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpResponse.SerializeToString,
+            ),
+            'LogIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogIn,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInResponse.SerializeToString,
+            ),
+            'GetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUser,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordResponse.SerializeToString,
             ),
             'Dispatch': grpc.stream_stream_rpc_method_handler(
                     servicer.Dispatch,
@@ -887,6 +988,168 @@ class BillingService:
             '/billing.v1.BillingService/RevokeKey',
             services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyRequest.SerializeToString,
             services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/RotateKey',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/SignUp',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.SignUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/LogIn',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.LogInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/GetUser',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/RequestPasswordReset',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.BillingService/ResetPassword',
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordRequest.SerializeToString,
+            services_dot_gen_dot_billing_dot_v1_dot_billing__pb2.ResetPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

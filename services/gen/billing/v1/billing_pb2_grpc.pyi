@@ -34,7 +34,7 @@ class BillingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BillingServiceAsyncStub: ...
     Authenticate: _grpc.UnaryUnaryMultiCallable[_billing_pb2.AuthenticateRequest, _billing_pb2.AuthenticateResponse]
-    """Who owns this API key, and what may be done with it."""
+    """Who owns this API key or access token, and what may be done with it."""
     Hold: _grpc.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]
     """Reserves the price of one job. Keyed by job_id: repeating it repeats the answer."""
     Capture: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CaptureRequest, _billing_pb2.CaptureResponse]
@@ -62,6 +62,17 @@ class BillingServiceStub:
     """Makes an API key. The answer is the only place where it is ever shown."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListKeysRequest, _billing_pb2.ListKeysResponse]
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RevokeKeyRequest, _billing_pb2.RevokeKeyResponse]
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RotateKeyRequest, _billing_pb2.RotateKeyResponse]
+    """Makes a key like another; the old one goes on working for a while. The answer is the only place where it is shown."""
+    SignUp: _grpc.UnaryUnaryMultiCallable[_billing_pb2.SignUpRequest, _billing_pb2.SignUpResponse]
+    """Makes a user who signs in with a password, and the user's own customer of the storefront."""
+    LogIn: _grpc.UnaryUnaryMultiCallable[_billing_pb2.LogInRequest, _billing_pb2.LogInResponse]
+    """A token for Authenticate. It takes as long whether the address is known or not."""
+    GetUser: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetUserRequest, _billing_pb2.GetUserResponse]
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RequestPasswordResetRequest, _billing_pb2.RequestPasswordResetResponse]
+    """Sends a mail to the address if it is known; the answer does not tell."""
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ResetPasswordRequest, _billing_pb2.ResetPasswordResponse]
+    """Sets a new password, once for each token that was mailed. Every access token of the user ends."""
     Dispatch: _grpc.StreamStreamMultiCallable[_billing_pb2.DispatchRequest, _billing_pb2.DispatchResponse]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -69,7 +80,7 @@ class BillingServiceStub:
 class BillingServiceAsyncStub(BillingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Authenticate: _aio.UnaryUnaryMultiCallable[_billing_pb2.AuthenticateRequest, _billing_pb2.AuthenticateResponse]  # type: ignore[assignment]
-    """Who owns this API key, and what may be done with it."""
+    """Who owns this API key or access token, and what may be done with it."""
     Hold: _aio.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]  # type: ignore[assignment]
     """Reserves the price of one job. Keyed by job_id: repeating it repeats the answer."""
     Capture: _aio.UnaryUnaryMultiCallable[_billing_pb2.CaptureRequest, _billing_pb2.CaptureResponse]  # type: ignore[assignment]
@@ -97,6 +108,17 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """Makes an API key. The answer is the only place where it is ever shown."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListKeysRequest, _billing_pb2.ListKeysResponse]  # type: ignore[assignment]
     RevokeKey: _aio.UnaryUnaryMultiCallable[_billing_pb2.RevokeKeyRequest, _billing_pb2.RevokeKeyResponse]  # type: ignore[assignment]
+    RotateKey: _aio.UnaryUnaryMultiCallable[_billing_pb2.RotateKeyRequest, _billing_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Makes a key like another; the old one goes on working for a while. The answer is the only place where it is shown."""
+    SignUp: _aio.UnaryUnaryMultiCallable[_billing_pb2.SignUpRequest, _billing_pb2.SignUpResponse]  # type: ignore[assignment]
+    """Makes a user who signs in with a password, and the user's own customer of the storefront."""
+    LogIn: _aio.UnaryUnaryMultiCallable[_billing_pb2.LogInRequest, _billing_pb2.LogInResponse]  # type: ignore[assignment]
+    """A token for Authenticate. It takes as long whether the address is known or not."""
+    GetUser: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetUserRequest, _billing_pb2.GetUserResponse]  # type: ignore[assignment]
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_billing_pb2.RequestPasswordResetRequest, _billing_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Sends a mail to the address if it is known; the answer does not tell."""
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_billing_pb2.ResetPasswordRequest, _billing_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a new password, once for each token that was mailed. Every access token of the user ends."""
     Dispatch: _aio.StreamStreamMultiCallable[_billing_pb2.DispatchRequest, _billing_pb2.DispatchResponse]  # type: ignore[assignment]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -107,7 +129,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.AuthenticateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.AuthenticateResponse, _abc.Awaitable[_billing_pb2.AuthenticateResponse]]:
-        """Who owns this API key, and what may be done with it."""
+        """Who owns this API key or access token, and what may be done with it."""
 
     @_abc_1.abstractmethod
     def Hold(
@@ -243,6 +265,53 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.RevokeKeyResponse, _abc.Awaitable[_billing_pb2.RevokeKeyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _billing_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.RotateKeyResponse, _abc.Awaitable[_billing_pb2.RotateKeyResponse]]:
+        """Makes a key like another; the old one goes on working for a while. The answer is the only place where it is shown."""
+
+    @_abc_1.abstractmethod
+    def SignUp(
+        self,
+        request: _billing_pb2.SignUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.SignUpResponse, _abc.Awaitable[_billing_pb2.SignUpResponse]]:
+        """Makes a user who signs in with a password, and the user's own customer of the storefront."""
+
+    @_abc_1.abstractmethod
+    def LogIn(
+        self,
+        request: _billing_pb2.LogInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.LogInResponse, _abc.Awaitable[_billing_pb2.LogInResponse]]:
+        """A token for Authenticate. It takes as long whether the address is known or not."""
+
+    @_abc_1.abstractmethod
+    def GetUser(
+        self,
+        request: _billing_pb2.GetUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.GetUserResponse, _abc.Awaitable[_billing_pb2.GetUserResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _billing_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.RequestPasswordResetResponse, _abc.Awaitable[_billing_pb2.RequestPasswordResetResponse]]:
+        """Sends a mail to the address if it is known; the answer does not tell."""
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _billing_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.ResetPasswordResponse, _abc.Awaitable[_billing_pb2.ResetPasswordResponse]]:
+        """Sets a new password, once for each token that was mailed. Every access token of the user ends."""
 
     @_abc_1.abstractmethod
     def Dispatch(

@@ -41,6 +41,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No such job of this customer in this mode."""
     REASON_STATUS_UNAVAILABLE: _Reason.ValueType  # 7
     """The provider could not be asked, and the last answer is too old to give."""
+    REASON_WEBHOOK_ADDRESS_REFUSED: _Reason.ValueType  # 8
+    """The address is not one that webhooks are sent to; metadata.field names it."""
+    REASON_DELIVERY_NOT_FOUND: _Reason.ValueType  # 9
+    """No such delivery."""
+    REASON_UNKNOWN_WEBHOOK_FORM: _Reason.ValueType  # 10
+    """The form was never made known."""
+    REASON_JOB_OF_ANOTHER_CUSTOMER: _Reason.ValueType  # 11
+    """The job belongs to another customer of the same storefront; only told where the storefront asked for it."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix.
@@ -63,6 +71,14 @@ REASON_JOB_NOT_FOUND: Reason.ValueType  # 6
 """No such job of this customer in this mode."""
 REASON_STATUS_UNAVAILABLE: Reason.ValueType  # 7
 """The provider could not be asked, and the last answer is too old to give."""
+REASON_WEBHOOK_ADDRESS_REFUSED: Reason.ValueType  # 8
+"""The address is not one that webhooks are sent to; metadata.field names it."""
+REASON_DELIVERY_NOT_FOUND: Reason.ValueType  # 9
+"""No such delivery."""
+REASON_UNKNOWN_WEBHOOK_FORM: Reason.ValueType  # 10
+"""The form was never made known."""
+REASON_JOB_OF_ANOTHER_CUSTOMER: Reason.ValueType  # 11
+"""The job belongs to another customer of the same storefront; only told where the storefront asked for it."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:
@@ -236,6 +252,29 @@ STAGE_ENDED_WELL: Stage.ValueType  # 4
 STAGE_ENDED_BADLY: Stage.ValueType  # 5
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
+class _DeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_STATE_UNSPECIFIED: _DeliveryState.ValueType  # 0
+    DELIVERY_STATE_WAITING: _DeliveryState.ValueType  # 1
+    """Not delivered yet; it will be tried (again)."""
+    DELIVERY_STATE_DELIVERED: _DeliveryState.ValueType  # 2
+    DELIVERY_STATE_DEAD: _DeliveryState.ValueType  # 3
+    """Given up."""
+
+class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper): ...
+
+DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
+DELIVERY_STATE_WAITING: DeliveryState.ValueType  # 1
+"""Not delivered yet; it will be tried (again)."""
+DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 2
+DELIVERY_STATE_DEAD: DeliveryState.ValueType  # 3
+"""Given up."""
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
+
 @_typing.final
 class Reference(_message.Message):
     """A medium that the output is to follow. Whatever is behind it is fetched, checked and rewritten by the pool alone."""
@@ -251,11 +290,27 @@ class Reference(_message.Message):
         ROLE_UNSPECIFIED: Reference._Role.ValueType  # 0
         ROLE_IMAGE: Reference._Role.ValueType  # 1
         """A picture to start from."""
+        ROLE_VIDEO: Reference._Role.ValueType  # 2
+        """A film to follow."""
+        ROLE_AUDIO: Reference._Role.ValueType  # 3
+        """A sound to follow."""
+        ROLE_FIRST_FRAME: Reference._Role.ValueType  # 4
+        """A picture that the film begins with."""
+        ROLE_LAST_FRAME: Reference._Role.ValueType  # 5
+        """A picture that the film ends with."""
 
     class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
     ROLE_UNSPECIFIED: Reference.Role.ValueType  # 0
     ROLE_IMAGE: Reference.Role.ValueType  # 1
     """A picture to start from."""
+    ROLE_VIDEO: Reference.Role.ValueType  # 2
+    """A film to follow."""
+    ROLE_AUDIO: Reference.Role.ValueType  # 3
+    """A sound to follow."""
+    ROLE_FIRST_FRAME: Reference.Role.ValueType  # 4
+    """A picture that the film begins with."""
+    ROLE_LAST_FRAME: Reference.Role.ValueType  # 5
+    """A picture that the film ends with."""
 
     class _Strength:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -314,12 +369,24 @@ class ReferenceLimits(_message.Message):
     IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     FIRST_FRAME_OF_ANIMATIONS_FIELD_NUMBER: _builtins.int
+    VIDEOS_FIELD_NUMBER: _builtins.int
+    VIDEO_BYTES_FIELD_NUMBER: _builtins.int
+    AUDIOS_FIELD_NUMBER: _builtins.int
+    AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     image_bytes: _builtins.int
     """Bytes of one image."""
     images: _builtins.int
     """Images of one request."""
     first_frame_of_animations: _builtins.bool
     """Take the first frame of an animated image; false: such an image is refused."""
+    videos: _builtins.int
+    """Films of one request; 0: none are taken."""
+    video_bytes: _builtins.int
+    """Bytes of one film."""
+    audios: _builtins.int
+    """Sounds of one request; 0: none are taken."""
+    audio_bytes: _builtins.int
+    """Bytes of one sound."""
     @_builtins.property
     def image_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"jpeg", "png", "webp", "bmp", "tiff", "gif"."""
@@ -331,10 +398,14 @@ class ReferenceLimits(_message.Message):
         image_bytes: _builtins.int = ...,
         images: _builtins.int = ...,
         first_frame_of_animations: _builtins.bool = ...,
+        videos: _builtins.int = ...,
+        video_bytes: _builtins.int = ...,
+        audios: _builtins.int = ...,
+        audio_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audios", b"audios", "first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images", "video_bytes", b"video_bytes", "videos", b"videos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,6 +428,13 @@ class Generation(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
     REFERENCE_LIMITS_FIELD_NUMBER: _builtins.int
+    ADAPTIVE_RATIO_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    LAST_FRAME_FIELD_NUMBER: _builtins.int
+    VOICE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
+    MAX_WORDS_FIELD_NUMBER: _builtins.int
     kind: Global___Kind.ValueType
     model: _builtins.str
     """Atelier's model name: "gpt-image-2", "seedance-2.0-fast"."""
@@ -371,6 +449,20 @@ class Generation(_message.Message):
     """"low", "medium", …, or empty."""
     seed: _builtins.int
     """Unset: the provider chooses."""
+    adaptive_ratio: _builtins.bool
+    """A film takes the shape of its first reference; width and height are then the largest it may have."""
+    watermark: _builtins.bool
+    """A visible mark of the provider's."""
+    last_frame: _builtins.bool
+    """The film's last frame is wanted beside it, as ROLE_LAST_FRAME."""
+    voice: _builtins.str
+    """Who speaks; empty where nobody does."""
+    format: _builtins.str
+    """"mp3", "wav", or empty: the kind's own."""
+    style: _builtins.str
+    """A manner of drawing, or empty."""
+    max_words: _builtins.int
+    """Of a text; 0 where there is none."""
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]: ...
     @_builtins.property
@@ -391,10 +483,17 @@ class Generation(_message.Message):
         seed: _builtins.int | None = ...,
         references: _abc.Iterable[Global___Reference] | None = ...,
         reference_limits: Global___ReferenceLimits | None = ...,
+        adaptive_ratio: _builtins.bool = ...,
+        watermark: _builtins.bool = ...,
+        last_frame: _builtins.bool = ...,
+        voice: _builtins.str = ...,
+        format: _builtins.str = ...,
+        style: _builtins.str = ...,
+        max_words: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "reference_limits", b"reference_limits", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "adaptive_ratio", b"adaptive_ratio", "audio", b"audio", "duration_s", b"duration_s", "format", b"format", "height", b"height", "kind", b"kind", "last_frame", b"last_frame", "max_words", b"max_words", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "style", b"style", "voice", b"voice", "watermark", b"watermark", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -431,6 +530,7 @@ class Output(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     role: Global___Output.Role.ValueType
     object_key: _builtins.str
     """Where it lies in the media store."""
@@ -441,6 +541,8 @@ class Output(_message.Message):
     height: _builtins.int
     duration_ms: _builtins.int
     """0 where it has no length."""
+    text: _builtins.str
+    """What a text job wrote, at most 64 KiB in UTF-8; it lies in the store as well."""
     def __init__(
         self,
         *,
@@ -452,10 +554,11 @@ class Output(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         duration_ms: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "duration_ms", b"duration_ms", "height", b"height", "object_key", b"object_key", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "duration_ms", b"duration_ms", "height", b"height", "object_key", b"object_key", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "text", b"text", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,6 +587,11 @@ class Job(_message.Message):
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     MEDIA_EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PUBLIC_NUMBER_FIELD_NUMBER: _builtins.int
+    PUBLIC_MODEL_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    CANCEL_ASKED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
@@ -509,6 +617,16 @@ class Job(_message.Message):
     """When its media leave the store; 0 until the job has ended."""
     attempts: _builtins.int
     """For operators: how many attempts were made."""
+    public_number: _builtins.int
+    """A number below 2^53, random and unique; 0 where the storefront did not ask for one."""
+    public_model: _builtins.str
+    """The model in the storefront's words."""
+    echo: _builtins.bytes
+    """What the storefront wants to have back with the job, as it gave it."""
+    project_id: _builtins.str
+    """The customer's own grouping, or empty."""
+    cancel_asked: _builtins.bool
+    """Its customer has asked for its end."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Output]: ...
     def __init__(
@@ -533,10 +651,15 @@ class Job(_message.Message):
         ended_at_ms: _builtins.int = ...,
         media_expires_at_ms: _builtins.int = ...,
         attempts: _builtins.int = ...,
+        public_number: _builtins.int = ...,
+        public_model: _builtins.str = ...,
+        echo: _builtins.bytes = ...,
+        project_id: _builtins.str = ...,
+        cancel_asked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_millis", b"charged_millis", "created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "ended_at_ms", b"ended_at_ms", "failure", b"failure", "job_id", b"job_id", "kind", b"kind", "media_expires_at_ms", b"media_expires_at_ms", "mode", b"mode", "model", b"model", "outputs", b"outputs", "progress", b"progress", "quoted_millis", b"quoted_millis", "refunded_millis", b"refunded_millis", "stage", b"stage", "state", b"state", "storefront", b"storefront", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancel_asked", b"cancel_asked", "charged_millis", b"charged_millis", "created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "echo", b"echo", "ended_at_ms", b"ended_at_ms", "failure", b"failure", "job_id", b"job_id", "kind", b"kind", "media_expires_at_ms", b"media_expires_at_ms", "mode", b"mode", "model", b"model", "outputs", b"outputs", "progress", b"progress", "project_id", b"project_id", "public_model", b"public_model", "public_number", b"public_number", "quoted_millis", b"quoted_millis", "refunded_millis", b"refunded_millis", "stage", b"stage", "state", b"state", "storefront", b"storefront", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,6 +703,13 @@ class CreateJobRequest(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     ID_PREFIX_FIELD_NUMBER: _builtins.int
+    PUBLIC_MODEL_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    CALLBACK_URL_FIELD_NUMBER: _builtins.int
+    WEBHOOK_FORM_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    NUMBERED_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
     storefront: _builtins.str
@@ -592,6 +722,20 @@ class CreateJobRequest(_message.Message):
     quantity: _builtins.int
     id_prefix: _builtins.str
     """The prefix of the public id: "job", "vid", …."""
+    public_model: _builtins.str
+    """The model in the storefront's words; empty: the generation's."""
+    echo: _builtins.bytes
+    """Given back with the job; at most 64 KiB. Not part of what is made."""
+    project_id: _builtins.str
+    """The customer's own grouping; at most 100 characters."""
+    callback_url: _builtins.str
+    """Where this job's end is told; empty: nowhere but to the customer's endpoint."""
+    webhook_form_id: _builtins.str
+    """What PutWebhookForm answered for this storefront; needed for webhooks to be sent."""
+    key_id: _builtins.str
+    """The API key that asks, for its own spend limit; empty for others."""
+    numbered: _builtins.bool
+    """Give the job a public number."""
     @_builtins.property
     def generation(self) -> Global___Generation: ...
     @_builtins.property
@@ -609,10 +753,17 @@ class CreateJobRequest(_message.Message):
         quantity: _builtins.int = ...,
         limits: Global___Limits | None = ...,
         id_prefix: _builtins.str = ...,
+        public_model: _builtins.str = ...,
+        echo: _builtins.bytes = ...,
+        project_id: _builtins.str = ...,
+        callback_url: _builtins.str = ...,
+        webhook_form_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        numbered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "fingerprint", b"fingerprint", "generation", b"generation", "id_prefix", b"id_prefix", "idempotency_key", b"idempotency_key", "limits", b"limits", "mode", b"mode", "quantity", b"quantity", "sku", b"sku", "storefront", b"storefront"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback_url", b"callback_url", "customer_id", b"customer_id", "echo", b"echo", "fingerprint", b"fingerprint", "generation", b"generation", "id_prefix", b"id_prefix", "idempotency_key", b"idempotency_key", "key_id", b"key_id", "limits", b"limits", "mode", b"mode", "numbered", b"numbered", "project_id", b"project_id", "public_model", b"public_model", "quantity", b"quantity", "sku", b"sku", "storefront", b"storefront", "webhook_form_id", b"webhook_form_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -650,11 +801,19 @@ class GetJobRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     SYNC_FIELD_NUMBER: _builtins.int
+    PUBLIC_NUMBER_FIELD_NUMBER: _builtins.int
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    TELL_OF_OTHERS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     customer_id: _builtins.str
     mode: Global___Mode.ValueType
     sync: _builtins.bool
     """Ask the provider first where its last answer is older than the poll interval."""
+    public_number: _builtins.int
+    """In place of job_id, with `storefront`."""
+    storefront: _builtins.str
+    tell_of_others: _builtins.bool
+    """Refuse another customer's job of `storefront` as JOB_OF_ANOTHER_CUSTOMER, not as JOB_NOT_FOUND."""
     def __init__(
         self,
         *,
@@ -662,10 +821,13 @@ class GetJobRequest(_message.Message):
         customer_id: _builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
         sync: _builtins.bool = ...,
+        public_number: _builtins.int = ...,
+        storefront: _builtins.str = ...,
+        tell_of_others: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "mode", b"mode", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "mode", b"mode", "public_number", b"public_number", "storefront", b"storefront", "sync", b"sync", "tell_of_others", b"tell_of_others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,6 +854,94 @@ class GetJobResponse(_message.Message):
 Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
 
 @_typing.final
+class CancelJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    customer_id: _builtins.str
+    """Empty: an operator's wish, whoever's job it is."""
+    mode: Global___Mode.ValueType
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """As it is now; still unfinished where its end takes a moment."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    customer_id: _builtins.str
+    mode: Global___Mode.ValueType
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "job_id", b"job_id", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
 class ListJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -701,6 +951,11 @@ class ListJobsRequest(_message.Message):
     JOB_IDS_FIELD_NUMBER: _builtins.int
     BEFORE_JOB_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Empty: of all customers (operators only)."""
     mode: Global___Mode.ValueType
@@ -711,9 +966,21 @@ class ListJobsRequest(_message.Message):
     """Continue after this job, newest first."""
     limit: _builtins.int
     """At most 1,000; 0 means 100."""
+    kind: Global___Kind.ValueType
+    """Unspecified: all."""
+    project_id: _builtins.str
+    """Only jobs of this project, where given."""
+    skip: _builtins.int
+    """Leave out so many of the newest."""
+    count: _builtins.bool
+    """Also count all jobs that match, whatever the page."""
     @_builtins.property
     def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these, where given."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedScalarFieldContainer[Global___Stage.ValueType]:
+        """Only jobs that are shown at one of these stages, where given."""
 
     def __init__(
         self,
@@ -724,10 +991,15 @@ class ListJobsRequest(_message.Message):
         job_ids: _abc.Iterable[_builtins.str] | None = ...,
         before_job_id: _builtins.str = ...,
         limit: _builtins.int = ...,
+        stages: _abc.Iterable[Global___Stage.ValueType] | None = ...,
+        kind: Global___Kind.ValueType = ...,
+        project_id: _builtins.str = ...,
+        skip: _builtins.int = ...,
+        count: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_job_id", b"before_job_id", "customer_id", b"customer_id", "job_ids", b"job_ids", "limit", b"limit", "mode", b"mode", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_job_id", b"before_job_id", "count", b"count", "customer_id", b"customer_id", "job_ids", b"job_ids", "kind", b"kind", "limit", b"limit", "mode", b"mode", "project_id", b"project_id", "skip", b"skip", "stages", b"stages", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,20 +1010,651 @@ class ListJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Where it was asked for."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
     def __init__(
         self,
         *,
         jobs: _abc.Iterable[Global___Job] | None = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    BEFORE_MS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    mode: Global___Mode.ValueType
+    from_ms: _builtins.int
+    """Jobs created at or after this moment,"""
+    before_ms: _builtins.int
+    """and before this one; 0: until now."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        mode: Global___Mode.ValueType = ...,
+        from_ms: _builtins.int = ...,
+        before_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_ms", b"before_ms", "customer_id", b"customer_id", "from_ms", b"from_ms", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageRow(_message.Message):
+    """The jobs of one UTC day and one public model. Every job is in exactly one of the four counts of states."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    PUBLIC_MODEL_FIELD_NUMBER: _builtins.int
+    PENDING_JOBS_FIELD_NUMBER: _builtins.int
+    PROCESSING_JOBS_FIELD_NUMBER: _builtins.int
+    COMPLETED_JOBS_FIELD_NUMBER: _builtins.int
+    FAILED_JOBS_FIELD_NUMBER: _builtins.int
+    CHARGED_MILLIS_FIELD_NUMBER: _builtins.int
+    REFUNDED_MILLIS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """"2026-07-01"."""
+    public_model: _builtins.str
+    pending_jobs: _builtins.int
+    processing_jobs: _builtins.int
+    completed_jobs: _builtins.int
+    failed_jobs: _builtins.int
+    """Canceled ones among them."""
+    charged_millis: _builtins.int
+    """What ended jobs were quoted or charged; what failed ones got back is in both."""
+    refunded_millis: _builtins.int
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        public_model: _builtins.str = ...,
+        pending_jobs: _builtins.int = ...,
+        processing_jobs: _builtins.int = ...,
+        completed_jobs: _builtins.int = ...,
+        failed_jobs: _builtins.int = ...,
+        charged_millis: _builtins.int = ...,
+        refunded_millis: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_millis", b"charged_millis", "completed_jobs", b"completed_jobs", "day", b"day", "failed_jobs", b"failed_jobs", "pending_jobs", b"pending_jobs", "processing_jobs", b"processing_jobs", "public_model", b"public_model", "refunded_millis", b"refunded_millis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
+        """Newest day first, then by model."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___UsageRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class WebhookForm(_message.Message):
+    """The body of a webhook as JSON with named places; docs/WEBHOOKS.md lists them. It is filled in when the job ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FailureMessagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FailureCodesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STOREFRONT_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    FAILURE_MESSAGES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    LEGACY_SIGNATURE_FIELD_NUMBER: _builtins.int
+    storefront: _builtins.str
+    completed: _builtins.str
+    """A JSON document each."""
+    failed: _builtins.str
+    @_builtins.property
+    def failure_messages(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """What customers are told of each reason why a job failed, by FailureReason number; 0 is for those not named."""
+
+    @_builtins.property
+    def failure_codes(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]: ...
+    @_builtins.property
+    def legacy_signature(self) -> Global___LegacySignature:
+        """Headers of the storefront's own, beside the standard ones."""
+
+    def __init__(
+        self,
+        *,
+        storefront: _builtins.str = ...,
+        completed: _builtins.str = ...,
+        failed: _builtins.str = ...,
+        failure_messages: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        failure_codes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        legacy_signature: Global___LegacySignature | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["legacy_signature", b"legacy_signature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "failed", b"failed", "failure_codes", b"failure_codes", "failure_messages", b"failure_messages", "legacy_signature", b"legacy_signature", "storefront", b"storefront"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookForm: _TypeAlias = WebhookForm  # noqa: Y015
+
+@_typing.final
+class LegacySignature(_message.Message):
+    """A storefront's own signature: `<signature_header>: t=<seconds>,v1=<hex hmac_sha256(secret, "{t}.{body}")>`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_HEADER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_HEADER_FIELD_NUMBER: _builtins.int
+    COMPLETED_EVENT_FIELD_NUMBER: _builtins.int
+    FAILED_EVENT_FIELD_NUMBER: _builtins.int
+    event_header: _builtins.str
+    signature_header: _builtins.str
+    completed_event: _builtins.str
+    failed_event: _builtins.str
+    def __init__(
+        self,
+        *,
+        event_header: _builtins.str = ...,
+        signature_header: _builtins.str = ...,
+        completed_event: _builtins.str = ...,
+        failed_event: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_event", b"completed_event", "event_header", b"event_header", "failed_event", b"failed_event", "signature_header", b"signature_header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LegacySignature: _TypeAlias = LegacySignature  # noqa: Y015
+
+@_typing.final
+class PutWebhookFormRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def form(self) -> Global___WebhookForm: ...
+    def __init__(
+        self,
+        *,
+        form: Global___WebhookForm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutWebhookFormRequest: _TypeAlias = PutWebhookFormRequest  # noqa: Y015
+
+@_typing.final
+class PutWebhookFormResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FORM_ID_FIELD_NUMBER: _builtins.int
+    webhook_form_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        webhook_form_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook_form_id", b"webhook_form_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutWebhookFormResponse: _TypeAlias = PutWebhookFormResponse  # noqa: Y015
+
+@_typing.final
+class WebhookEndpoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    SECRET_MADE_AT_MS_FIELD_NUMBER: _builtins.int
+    OVERLAP_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    url: _builtins.str
+    secret_made_at_ms: _builtins.int
+    """When the current secret was made; 0: there is none yet."""
+    overlap_until_ms: _builtins.int
+    """Until when the one before it signs as well; 0: there is none."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        secret_made_at_ms: _builtins.int = ...,
+        overlap_until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "overlap_until_ms", b"overlap_until_ms", "secret_made_at_ms", b"secret_made_at_ms", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookEndpoint: _TypeAlias = WebhookEndpoint  # noqa: Y015
+
+@_typing.final
+class SetWebhookEndpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    url: _builtins.str
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWebhookEndpointRequest: _TypeAlias = SetWebhookEndpointRequest  # noqa: Y015
+
+@_typing.final
+class SetWebhookEndpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> Global___WebhookEndpoint: ...
+    def __init__(
+        self,
+        *,
+        endpoint: Global___WebhookEndpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWebhookEndpointResponse: _TypeAlias = SetWebhookEndpointResponse  # noqa: Y015
+
+@_typing.final
+class GetWebhookEndpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookEndpointRequest: _TypeAlias = GetWebhookEndpointRequest  # noqa: Y015
+
+@_typing.final
+class GetWebhookEndpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> Global___WebhookEndpoint: ...
+    def __init__(
+        self,
+        *,
+        endpoint: Global___WebhookEndpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookEndpointResponse: _TypeAlias = GetWebhookEndpointResponse  # noqa: Y015
+
+@_typing.final
+class RotateWebhookSecretRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_MS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    overlap_ms: _builtins.int
+    """How long both sign; at most seven days."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        overlap_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "overlap_ms", b"overlap_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateWebhookSecretRequest: _TypeAlias = RotateWebhookSecretRequest  # noqa: Y015
+
+@_typing.final
+class RotateWebhookSecretResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """"whsec_" and base64 of 32 bytes."""
+    @_builtins.property
+    def endpoint(self) -> Global___WebhookEndpoint: ...
+    def __init__(
+        self,
+        *,
+        endpoint: Global___WebhookEndpoint | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateWebhookSecretResponse: _TypeAlias = RotateWebhookSecretResponse  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_AT_MS_FIELD_NUMBER: _builtins.int
+    DELIVERED_AT_MS_FIELD_NUMBER: _builtins.int
+    LAST_STATUS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    """Also the webhook-id."""
+    job_id: _builtins.str
+    customer_id: _builtins.str
+    address: _builtins.str
+    """Host and path without query: what follows may be a credential."""
+    state: Global___DeliveryState.ValueType
+    attempts: _builtins.int
+    created_at_ms: _builtins.int
+    next_attempt_at_ms: _builtins.int
+    """0 where it is not tried again."""
+    delivered_at_ms: _builtins.int
+    last_status: _builtins.int
+    """HTTP status of the last attempt; 0 where there was no answer."""
+    last_error: _builtins.str
+    """Why the last attempt failed: a word such as "timeout", "refused_address", "tls", or empty."""
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        state: Global___DeliveryState.ValueType = ...,
+        attempts: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        next_attempt_at_ms: _builtins.int = ...,
+        delivered_at_ms: _builtins.int = ...,
+        last_status: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "created_at_ms", b"created_at_ms", "customer_id", b"customer_id", "delivered_at_ms", b"delivered_at_ms", "delivery_id", b"delivery_id", "job_id", b"job_id", "last_error", b"last_error", "last_status", b"last_status", "next_attempt_at_ms", b"next_attempt_at_ms", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class ListDeliveriesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BEFORE_DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Empty: of all customers."""
+    job_id: _builtins.str
+    state: Global___DeliveryState.ValueType
+    """Unspecified: all."""
+    before_delivery_id: _builtins.str
+    limit: _builtins.int
+    """At most 1,000; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        state: Global___DeliveryState.ValueType = ...,
+        before_delivery_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_delivery_id", b"before_delivery_id", "customer_id", b"customer_id", "job_id", b"job_id", "limit", b"limit", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveriesRequest: _TypeAlias = ListDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class ListDeliveriesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class DeliveryAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    at_ms: _builtins.int
+    duration_ms: _builtins.int
+    status: _builtins.int
+    error: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        duration_ms: _builtins.int = ...,
+        status: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "duration_ms", b"duration_ms", "error", b"error", "number", b"number", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryAttempt: _TypeAlias = DeliveryAttempt  # noqa: Y015
+
+@_typing.final
+class ListDeliveryAttemptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveryAttemptsRequest: _TypeAlias = ListDeliveryAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListDeliveryAttemptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliveryAttempt]: ...
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___DeliveryAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveryAttemptsResponse: _TypeAlias = ListDeliveryAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class ResendDeliveryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResendDeliveryRequest: _TypeAlias = ResendDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class ResendDeliveryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> Global___Delivery: ...
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResendDeliveryResponse: _TypeAlias = ResendDeliveryResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):

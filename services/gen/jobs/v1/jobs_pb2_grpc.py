@@ -44,6 +44,16 @@ class JobsServiceStub:
                 request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobResponse.FromString,
                 _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/jobs.v1.JobsService/CancelJob',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/jobs.v1.JobsService/DeleteJob',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/jobs.v1.JobsService/ListJobs',
                 request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
@@ -58,6 +68,46 @@ class JobsServiceStub:
                 '/jobs.v1.JobsService/ListJobEvents',
                 request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/jobs.v1.JobsService/GetUsage',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
+        self.PutWebhookForm = channel.unary_unary(
+                '/jobs.v1.JobsService/PutWebhookForm',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormResponse.FromString,
+                _registered_method=True)
+        self.SetWebhookEndpoint = channel.unary_unary(
+                '/jobs.v1.JobsService/SetWebhookEndpoint',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointResponse.FromString,
+                _registered_method=True)
+        self.GetWebhookEndpoint = channel.unary_unary(
+                '/jobs.v1.JobsService/GetWebhookEndpoint',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointResponse.FromString,
+                _registered_method=True)
+        self.RotateWebhookSecret = channel.unary_unary(
+                '/jobs.v1.JobsService/RotateWebhookSecret',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveries = channel.unary_unary(
+                '/jobs.v1.JobsService/ListDeliveries',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveryAttempts = channel.unary_unary(
+                '/jobs.v1.JobsService/ListDeliveryAttempts',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsResponse.FromString,
+                _registered_method=True)
+        self.ResendDelivery = channel.unary_unary(
+                '/jobs.v1.JobsService/ResendDelivery',
+                request_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryResponse.FromString,
                 _registered_method=True)
         self.Dispatch = channel.stream_stream(
                 '/jobs.v1.JobsService/Dispatch',
@@ -83,6 +133,21 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJob(self, request, context):
+        """Asks for a job to end without being paid for. It answers once the wish is stored; a job that is settling or has
+        ended stays as it is. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Cancels a job that has not ended, hides it from its customer at once, and has its media deleted. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -98,6 +163,59 @@ class JobsServiceServicer:
 
     def ListJobEvents(self, request, context):
         """Every state the job has been in, by whom and when; for support.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """Counts and credits of a customer's jobs by the UTC day of their creation and their public model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutWebhookForm(self, request, context):
+        """Makes known how a storefront spells the bodies of its webhooks. The same form again is the same id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWebhookEndpoint(self, request, context):
+        """Where the ends of all jobs of a customer are told; empty: nowhere but to each job's own address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhookEndpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateWebhookSecret(self, request, context):
+        """Makes a new signing secret, shown here and never again; the one before it goes on signing beside it for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveries(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveryAttempts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResendDelivery(self, request, context):
+        """Sends a delivery once more, whatever became of it, with its own schedule from the beginning.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +241,16 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
                     response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobResponse.SerializeToString,
             ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
                     request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobsRequest.FromString,
@@ -137,6 +265,46 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.ListJobEvents,
                     request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsRequest.FromString,
                     response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'PutWebhookForm': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutWebhookForm,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormResponse.SerializeToString,
+            ),
+            'SetWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWebhookEndpoint,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointResponse.SerializeToString,
+            ),
+            'GetWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhookEndpoint,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointResponse.SerializeToString,
+            ),
+            'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWebhookSecret,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretResponse.SerializeToString,
+            ),
+            'ListDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveries,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+            'ListDeliveryAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveryAttempts,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsResponse.SerializeToString,
+            ),
+            'ResendDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResendDelivery,
+                    request_deserializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryRequest.FromString,
+                    response_serializer=services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryResponse.SerializeToString,
             ),
             'Dispatch': grpc.stream_stream_rpc_method_handler(
                     servicer.Dispatch,
@@ -198,6 +366,60 @@ class JobsService:
             '/jobs.v1.JobsService/GetJob',
             services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
             services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/CancelJob',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/DeleteJob',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -279,6 +501,222 @@ class JobsService:
             '/jobs.v1.JobsService/ListJobEvents',
             services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsRequest.SerializeToString,
             services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListJobEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/GetUsage',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutWebhookForm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/PutWebhookForm',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.PutWebhookFormResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/SetWebhookEndpoint',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.SetWebhookEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/GetWebhookEndpoint',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.GetWebhookEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/RotateWebhookSecret',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.RotateWebhookSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/ListDeliveries',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveryAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/ListDeliveryAttempts',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ListDeliveryAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResendDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobs.v1.JobsService/ResendDelivery',
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryRequest.SerializeToString,
+            services_dot_gen_dot_jobs_dot_v1_dot_jobs__pb2.ResendDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,11 +36,30 @@ class JobsServiceStub:
     Keyed by (customer_id, mode, idempotency_key).
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
+    """Asks for a job to end without being paid for. It answers once the wish is stored; a job that is settling or has
+    ended stays as it is. Safe to repeat.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
+    """Cancels a job that has not ended, hides it from its customer at once, and has its media deleted. Safe to repeat."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Sends the job as it is now, then at every change, until it has ended."""
     ListJobEvents: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobEventsRequest, _jobs_pb2.ListJobEventsResponse]
     """Every state the job has been in, by whom and when; for support."""
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]
+    """Counts and credits of a customer's jobs by the UTC day of their creation and their public model."""
+    PutWebhookForm: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PutWebhookFormRequest, _jobs_pb2.PutWebhookFormResponse]
+    """Makes known how a storefront spells the bodies of its webhooks. The same form again is the same id."""
+    SetWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SetWebhookEndpointRequest, _jobs_pb2.SetWebhookEndpointResponse]
+    """Where the ends of all jobs of a customer are told; empty: nowhere but to each job's own address."""
+    GetWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetWebhookEndpointRequest, _jobs_pb2.GetWebhookEndpointResponse]
+    RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RotateWebhookSecretRequest, _jobs_pb2.RotateWebhookSecretResponse]
+    """Makes a new signing secret, shown here and never again; the one before it goes on signing beside it for a while."""
+    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListDeliveriesRequest, _jobs_pb2.ListDeliveriesResponse]
+    ListDeliveryAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListDeliveryAttemptsRequest, _jobs_pb2.ListDeliveryAttemptsResponse]
+    ResendDelivery: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResendDeliveryRequest, _jobs_pb2.ResendDeliveryResponse]
+    """Sends a delivery once more, whatever became of it, with its own schedule from the beginning."""
     Dispatch: _grpc.StreamStreamMultiCallable[_jobs_pb2.DispatchRequest, _jobs_pb2.DispatchResponse]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -52,11 +71,30 @@ class JobsServiceAsyncStub(JobsServiceStub):
     Keyed by (customer_id, mode, idempotency_key).
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]  # type: ignore[assignment]
+    CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
+    """Asks for a job to end without being paid for. It answers once the wish is stored; a job that is settling or has
+    ended stays as it is. Safe to repeat.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Cancels a job that has not ended, hides it from its customer at once, and has its media deleted. Safe to repeat."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Sends the job as it is now, then at every change, until it has ended."""
     ListJobEvents: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobEventsRequest, _jobs_pb2.ListJobEventsResponse]  # type: ignore[assignment]
     """Every state the job has been in, by whom and when; for support."""
+    GetUsage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Counts and credits of a customer's jobs by the UTC day of their creation and their public model."""
+    PutWebhookForm: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PutWebhookFormRequest, _jobs_pb2.PutWebhookFormResponse]  # type: ignore[assignment]
+    """Makes known how a storefront spells the bodies of its webhooks. The same form again is the same id."""
+    SetWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SetWebhookEndpointRequest, _jobs_pb2.SetWebhookEndpointResponse]  # type: ignore[assignment]
+    """Where the ends of all jobs of a customer are told; empty: nowhere but to each job's own address."""
+    GetWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetWebhookEndpointRequest, _jobs_pb2.GetWebhookEndpointResponse]  # type: ignore[assignment]
+    RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RotateWebhookSecretRequest, _jobs_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
+    """Makes a new signing secret, shown here and never again; the one before it goes on signing beside it for a while."""
+    ListDeliveries: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListDeliveriesRequest, _jobs_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
+    ListDeliveryAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListDeliveryAttemptsRequest, _jobs_pb2.ListDeliveryAttemptsResponse]  # type: ignore[assignment]
+    ResendDelivery: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResendDeliveryRequest, _jobs_pb2.ResendDeliveryResponse]  # type: ignore[assignment]
+    """Sends a delivery once more, whatever became of it, with its own schedule from the beginning."""
     Dispatch: _aio.StreamStreamMultiCallable[_jobs_pb2.DispatchRequest, _jobs_pb2.DispatchResponse]  # type: ignore[assignment]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -77,6 +115,24 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetJobResponse, _abc.Awaitable[_jobs_pb2.GetJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _jobs_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
+        """Asks for a job to end without being paid for. It answers once the wish is stored; a job that is settling or has
+        ended stays as it is. Safe to repeat.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _jobs_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
+        """Cancels a job that has not ended, hides it from its customer at once, and has its media deleted. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -100,6 +156,67 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobEventsResponse, _abc.Awaitable[_jobs_pb2.ListJobEventsResponse]]:
         """Every state the job has been in, by whom and when; for support."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _jobs_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetUsageResponse, _abc.Awaitable[_jobs_pb2.GetUsageResponse]]:
+        """Counts and credits of a customer's jobs by the UTC day of their creation and their public model."""
+
+    @_abc_1.abstractmethod
+    def PutWebhookForm(
+        self,
+        request: _jobs_pb2.PutWebhookFormRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PutWebhookFormResponse, _abc.Awaitable[_jobs_pb2.PutWebhookFormResponse]]:
+        """Makes known how a storefront spells the bodies of its webhooks. The same form again is the same id."""
+
+    @_abc_1.abstractmethod
+    def SetWebhookEndpoint(
+        self,
+        request: _jobs_pb2.SetWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.SetWebhookEndpointResponse, _abc.Awaitable[_jobs_pb2.SetWebhookEndpointResponse]]:
+        """Where the ends of all jobs of a customer are told; empty: nowhere but to each job's own address."""
+
+    @_abc_1.abstractmethod
+    def GetWebhookEndpoint(
+        self,
+        request: _jobs_pb2.GetWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetWebhookEndpointResponse, _abc.Awaitable[_jobs_pb2.GetWebhookEndpointResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RotateWebhookSecret(
+        self,
+        request: _jobs_pb2.RotateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_jobs_pb2.RotateWebhookSecretResponse]]:
+        """Makes a new signing secret, shown here and never again; the one before it goes on signing beside it for a while."""
+
+    @_abc_1.abstractmethod
+    def ListDeliveries(
+        self,
+        request: _jobs_pb2.ListDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListDeliveriesResponse, _abc.Awaitable[_jobs_pb2.ListDeliveriesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDeliveryAttempts(
+        self,
+        request: _jobs_pb2.ListDeliveryAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListDeliveryAttemptsResponse, _abc.Awaitable[_jobs_pb2.ListDeliveryAttemptsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResendDelivery(
+        self,
+        request: _jobs_pb2.ResendDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ResendDeliveryResponse, _abc.Awaitable[_jobs_pb2.ResendDeliveryResponse]]:
+        """Sends a delivery once more, whatever became of it, with its own schedule from the beginning."""
 
     @_abc_1.abstractmethod
     def Dispatch(

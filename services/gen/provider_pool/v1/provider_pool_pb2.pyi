@@ -313,11 +313,27 @@ class Reference(_message.Message):
         ROLE_UNSPECIFIED: Reference._Role.ValueType  # 0
         ROLE_IMAGE: Reference._Role.ValueType  # 1
         """A picture to start from."""
+        ROLE_VIDEO: Reference._Role.ValueType  # 2
+        """A film to follow."""
+        ROLE_AUDIO: Reference._Role.ValueType  # 3
+        """A sound to follow."""
+        ROLE_FIRST_FRAME: Reference._Role.ValueType  # 4
+        """A picture that the film begins with."""
+        ROLE_LAST_FRAME: Reference._Role.ValueType  # 5
+        """A picture that the film ends with."""
 
     class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
     ROLE_UNSPECIFIED: Reference.Role.ValueType  # 0
     ROLE_IMAGE: Reference.Role.ValueType  # 1
     """A picture to start from."""
+    ROLE_VIDEO: Reference.Role.ValueType  # 2
+    """A film to follow."""
+    ROLE_AUDIO: Reference.Role.ValueType  # 3
+    """A sound to follow."""
+    ROLE_FIRST_FRAME: Reference.Role.ValueType  # 4
+    """A picture that the film begins with."""
+    ROLE_LAST_FRAME: Reference.Role.ValueType  # 5
+    """A picture that the film ends with."""
 
     class _Strength:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -376,12 +392,24 @@ class ReferenceLimits(_message.Message):
     IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     FIRST_FRAME_OF_ANIMATIONS_FIELD_NUMBER: _builtins.int
+    VIDEOS_FIELD_NUMBER: _builtins.int
+    VIDEO_BYTES_FIELD_NUMBER: _builtins.int
+    AUDIOS_FIELD_NUMBER: _builtins.int
+    AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     image_bytes: _builtins.int
     """Bytes of one image."""
     images: _builtins.int
     """Images of one request."""
     first_frame_of_animations: _builtins.bool
     """Take the first frame of an animated image; false: such an image is refused."""
+    videos: _builtins.int
+    """Films of one request; 0: none are taken."""
+    video_bytes: _builtins.int
+    """Bytes of one film."""
+    audios: _builtins.int
+    """Sounds of one request; 0: none are taken."""
+    audio_bytes: _builtins.int
+    """Bytes of one sound."""
     @_builtins.property
     def image_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"jpeg", "png", "webp", "bmp", "tiff", "gif"."""
@@ -393,10 +421,14 @@ class ReferenceLimits(_message.Message):
         image_bytes: _builtins.int = ...,
         images: _builtins.int = ...,
         first_frame_of_animations: _builtins.bool = ...,
+        videos: _builtins.int = ...,
+        video_bytes: _builtins.int = ...,
+        audios: _builtins.int = ...,
+        audio_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audios", b"audios", "first_frame_of_animations", b"first_frame_of_animations", "image_bytes", b"image_bytes", "image_formats", b"image_formats", "images", b"images", "video_bytes", b"video_bytes", "videos", b"videos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +451,13 @@ class Generation(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
     REFERENCE_LIMITS_FIELD_NUMBER: _builtins.int
+    ADAPTIVE_RATIO_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    LAST_FRAME_FIELD_NUMBER: _builtins.int
+    VOICE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
+    MAX_WORDS_FIELD_NUMBER: _builtins.int
     kind: Global___Kind.ValueType
     model: _builtins.str
     """Atelier's model name: "gpt-image-2", "seedance-2.0-fast"."""
@@ -433,6 +472,20 @@ class Generation(_message.Message):
     """"low", "medium", …, or empty."""
     seed: _builtins.int
     """Unset: the provider chooses."""
+    adaptive_ratio: _builtins.bool
+    """A film takes the shape of its first reference; width and height are then the largest it may have."""
+    watermark: _builtins.bool
+    """A visible mark of the provider's."""
+    last_frame: _builtins.bool
+    """The film's last frame is wanted beside it, as ROLE_LAST_FRAME."""
+    voice: _builtins.str
+    """Who speaks; empty where nobody does."""
+    format: _builtins.str
+    """"mp3", "wav", or empty: the kind's own."""
+    style: _builtins.str
+    """A manner of drawing, or empty."""
+    max_words: _builtins.int
+    """Of a text; 0 where there is none."""
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]: ...
     @_builtins.property
@@ -453,10 +506,17 @@ class Generation(_message.Message):
         seed: _builtins.int | None = ...,
         references: _abc.Iterable[Global___Reference] | None = ...,
         reference_limits: Global___ReferenceLimits | None = ...,
+        adaptive_ratio: _builtins.bool = ...,
+        watermark: _builtins.bool = ...,
+        last_frame: _builtins.bool = ...,
+        voice: _builtins.str = ...,
+        format: _builtins.str = ...,
+        style: _builtins.str = ...,
+        max_words: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "reference_limits", b"reference_limits", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio", b"audio", "duration_s", b"duration_s", "height", b"height", "kind", b"kind", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "adaptive_ratio", b"adaptive_ratio", "audio", b"audio", "duration_s", b"duration_s", "format", b"format", "height", b"height", "kind", b"kind", "last_frame", b"last_frame", "max_words", b"max_words", "model", b"model", "prompt", b"prompt", "quality", b"quality", "reference_limits", b"reference_limits", "references", b"references", "seed", b"seed", "style", b"style", "voice", b"voice", "watermark", b"watermark", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -1205,6 +1265,7 @@ class Output(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     role: Global___Output.Role.ValueType
     object_key: _builtins.str
     """Where it lies in the media store; names nothing but the job."""
@@ -1216,6 +1277,8 @@ class Output(_message.Message):
     height: _builtins.int
     duration_ms: _builtins.int
     """0 where it has no length."""
+    text: _builtins.str
+    """What a text job wrote, at most 64 KiB in UTF-8; it lies in the store as well."""
     def __init__(
         self,
         *,
@@ -1227,10 +1290,11 @@ class Output(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         duration_ms: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "duration_ms", b"duration_ms", "height", b"height", "object_key", b"object_key", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "duration_ms", b"duration_ms", "height", b"height", "object_key", b"object_key", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "text", b"text", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2052,6 +2116,43 @@ class CloseAttemptsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseAttemptsRequest: _TypeAlias = CloseAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteMediaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        object_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object_keys", b"object_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMediaRequest: _TypeAlias = DeleteMediaRequest  # noqa: Y015
+
+@_typing.final
+class DeleteMediaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMediaResponse: _TypeAlias = DeleteMediaResponse  # noqa: Y015
 
 @_typing.final
 class CloseAttemptsResponse(_message.Message):

@@ -139,6 +139,11 @@ class ProviderPoolServiceStub:
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.FromString,
                 _registered_method=True)
+        self.DeleteMedia = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/DeleteMedia',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaResponse.FromString,
+                _registered_method=True)
         self.Dispatch = channel.stream_stream(
                 '/provider_pool.v1.ProviderPoolService/Dispatch',
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DispatchRequest.SerializeToString,
@@ -290,6 +295,14 @@ class ProviderPoolServiceServicer:
     def CloseAttempts(self, request, context):
         """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
         or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+        Where its provider can be told, a task that still runs is cancelled there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMedia(self, request, context):
+        """Deletes outputs from the media store. What is not there is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,6 +422,11 @@ def add_ProviderPoolServiceServicer_to_server(servicer, server):
                     servicer.CloseAttempts,
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.SerializeToString,
+            ),
+            'DeleteMedia': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMedia,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaResponse.SerializeToString,
             ),
             'Dispatch': grpc.stream_stream_rpc_method_handler(
                     servicer.Dispatch,
@@ -983,6 +1001,33 @@ class ProviderPoolService:
             '/provider_pool.v1.ProviderPoolService/CloseAttempts',
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsRequest.SerializeToString,
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CloseAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/DeleteMedia',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.DeleteMediaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,7 +77,10 @@ class ProviderPoolServiceStub:
     CloseAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.CloseAttemptsRequest, _provider_pool_pb2.CloseAttemptsResponse]
     """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
     or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+    Where its provider can be told, a task that still runs is cancelled there.
     """
+    DeleteMedia: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.DeleteMediaRequest, _provider_pool_pb2.DeleteMediaResponse]
+    """Deletes outputs from the media store. What is not there is no error."""
     Dispatch: _grpc.StreamStreamMultiCallable[_provider_pool_pb2.DispatchRequest, _provider_pool_pb2.DispatchResponse]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -128,7 +131,10 @@ class ProviderPoolServiceAsyncStub(ProviderPoolServiceStub):
     CloseAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.CloseAttemptsRequest, _provider_pool_pb2.CloseAttemptsResponse]  # type: ignore[assignment]
     """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
     or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+    Where its provider can be told, a task that still runs is cancelled there.
     """
+    DeleteMedia: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.DeleteMediaRequest, _provider_pool_pb2.DeleteMediaResponse]  # type: ignore[assignment]
+    """Deletes outputs from the media store. What is not there is no error."""
     Dispatch: _aio.StreamStreamMultiCallable[_provider_pool_pb2.DispatchRequest, _provider_pool_pb2.DispatchResponse]  # type: ignore[assignment]
     """The calls above, many to a write, each answered as it finishes."""
 
@@ -302,7 +308,16 @@ class ProviderPoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_provider_pool_pb2.CloseAttemptsResponse, _abc.Awaitable[_provider_pool_pb2.CloseAttemptsResponse]]:
         """Ends attempts that nobody will ask about again, because their job has ended or gone on without them. What they cost,
         or may have cost, stays booked. An attempt that has ended stays as it is; repeating the call changes nothing.
+        Where its provider can be told, a task that still runs is cancelled there.
         """
+
+    @_abc_1.abstractmethod
+    def DeleteMedia(
+        self,
+        request: _provider_pool_pb2.DeleteMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.DeleteMediaResponse, _abc.Awaitable[_provider_pool_pb2.DeleteMediaResponse]]:
+        """Deletes outputs from the media store. What is not there is no error."""
 
     @_abc_1.abstractmethod
     def Dispatch(
