@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from services import billing as billing_package
 from services.chassis.dispatch import Handler, dispatcher
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
@@ -20,6 +24,7 @@ from services.gen.jobs.v1 import jobs_pb2 as jobs
 from services.gen.jobs.v1 import jobs_pb2_grpc as jobs_rpc
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
+from tests.fake_accounts import FakeAccounts
 
 if TYPE_CHECKING:
     # The generated classes are abstract for mypy; a fake serves only what the edge calls.
@@ -34,17 +39,40 @@ else:
 LIVE_KEY = "ak_live_" + "a" * 38
 TEST_KEY = "ak_test_" + "b" * 38
 OTHER_KEY = "ak_live_" + "c" * 38
+# Of each storefront: how live and test keys begin. What follows says whose it is, as in the keys above.
+KEY_PREFIXES = {
+    "leonardo": ("ak_live_", "ak_test_"),
+    "seedancee2": ("sk_seedancee2_live_", "sk_seedancee2_test_"),
+    "seedance2pro": ("zimg_", "zimg_test_"),
+    "loova": ("lv_live_", "lv_test_"),
+    "imaginelab": ("il_live_", "il_test_"),
+}
 NOW_MS = 1_782_727_200_000  # 2026-06-29T10:00:00.000Z
 
 
-@dataclass
-class FakeBilling(_Billing):
-    """Knows two keys of one customer and one of another. `refusal` is raised by every call while it is set."""
+def key_of(storefront: str, *, test: bool = False, other: bool = False) -> str:
+    """A key that FakeBilling knows: of the first customer's wallets, or of another customer's live one."""
+    return KEY_PREFIXES[storefront][test] + ("b" if test else "c" if other else "a") * 38
 
-    storefront: str = "leonardo"
+
+def _known_keys() -> dict[str, tuple[str, bool, str]]:
+    """Storefront, test mode and customer of every key."""
+    return {
+        key_of(storefront, test=test, other=other): (storefront, test, "cus_2" if other else "cus_1")
+        for storefront in KEY_PREFIXES
+        for test, other in ((False, False), (True, False), (False, True))
+    }
+
+
+@dataclass
+class FakeBilling(FakeAccounts, _Billing):
+    """Of each storefront it knows two keys of one customer and one of another. `refusal` is raised by every call while it is set."""
+
+    # The storefront that all keys are said to be of; empty: their own.
+    storefront: str = ""
     requests_per_minute: int = 0
     balance: billing.Balance = field(default_factory=billing.Balance)
-    refusal: ServiceError | None = None
+    topped_up_millis: int = 0
     revoked: set[str] = field(default_factory=set)
     authentications: int = 0
     answer_after_s: float = 0.0
@@ -55,12 +83,17 @@ class FakeBilling(_Billing):
         self.authentications += 1
         await asyncio.sleep(self.answer_after_s)
         self._refuse()
-        if request.api_key not in {LIVE_KEY, TEST_KEY, OTHER_KEY} - self.revoked:
+        signed_in = self.owner_of(request.api_key)
+        if signed_in is not None:
+            return signed_in
+        known = None if request.api_key in self.revoked else _known_keys().get(request.api_key)
+        if known is None:
             raise ServiceError(Kind.UNAUTHENTICATED, "INVALID_API_KEY", "unknown key")
+        storefront, test, customer_id = known
         return billing.AuthenticateResponse(
-            customer_id="cus_2" if request.api_key == OTHER_KEY else "cus_1",
-            storefront=self.storefront,
-            mode=billing.MODE_TEST if request.api_key == TEST_KEY else billing.MODE_LIVE,
+            customer_id=customer_id,
+            storefront=self.storefront or storefront,
+            mode=billing.MODE_TEST if test else billing.MODE_LIVE,
             key_id="key_1",
             limits=billing.Limits(
                 requests_per_minute=self.requests_per_minute, running_jobs=4, queued_jobs=16
@@ -71,7 +104,8 @@ class FakeBilling(_Billing):
         self, request: billing.GetBalanceRequest, context: Any
     ) -> billing.GetBalanceResponse:
         self._refuse()
-        return billing.GetBalanceResponse(balance=self.balance)
+        topped_up_millis = self.topped_up_millis if request.with_topped_up else 0
+        return billing.GetBalanceResponse(balance=self.balance, topped_up_millis=topped_up_millis)
 
     def Dispatch(self, request_iterator: Any, context: Any) -> Any:
         handlers: dict[str, Handler[Any]] = {
@@ -81,18 +115,22 @@ class FakeBilling(_Billing):
         serve = dispatcher(handlers, billing.DispatchResponse, billing.DispatchReply)
         return serve(request_iterator, context)
 
-    def _refuse(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
+
+def shipped_prices_millis() -> dict[tuple[str, str], int]:
+    """What a unit of each storefront's SKUs costs in the price lists that come with the house."""
+    prices_millis = {}
+    for file in Path(billing_package.__file__).parent.glob("price_lists/*.toml"):
+        for price in tomllib.loads(file.read_text(), parse_float=Decimal)["prices"]:
+            prices_millis[file.stem, price["sku"]] = int(price["credits"] * 1000)
+    return prices_millis
 
 
 @dataclass
 class FakeJobs(_Jobs):
     """Keeps jobs in memory, one for each idempotency key. `refusal` is raised by every call while it is set."""
 
-    prices_millis: dict[str, int] = field(
-        default_factory=lambda: {"image.low": 20_000, "image.medium": 60_000, "video.second": 600_000}
-    )
+    # By storefront and SKU: what is shipped.
+    prices_millis: dict[tuple[str, str], int] = field(default_factory=shipped_prices_millis)
     stage: jobs.Stage.ValueType = jobs.STAGE_ACCOUNT_CHOSEN
     refusal: Exception | None = None
     answer_after_s: float = 0.0
@@ -102,6 +140,11 @@ class FakeJobs(_Jobs):
     asked: list[jobs.GetJobRequest] = field(default_factory=list)
     kept: dict[str, jobs.Job] = field(default_factory=dict)
     keys: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    forms: dict[str, jobs.WebhookForm] = field(default_factory=dict)
+    listed: list[jobs.ListJobsRequest] = field(default_factory=list)
+    counted: list[jobs.GetUsageRequest] = field(default_factory=list)
+    # What GetUsage answers.
+    usage: list[jobs.UsageRow] = field(default_factory=list)
 
     async def CreateJob(self, request: jobs.CreateJobRequest, context: Any) -> jobs.CreateJobResponse:
         self.created.append(request)
@@ -112,33 +155,87 @@ class FakeJobs(_Jobs):
             if known[0] != request.fingerprint:
                 raise ServiceError(Kind.ALREADY_EXISTS, "IDEMPOTENCY_KEY_CONFLICT", "another request")
             return jobs.CreateJobResponse(job=self.kept[known[1]], replayed=True)
-        job = self.add(request.generation, self.prices_millis[request.sku] * request.quantity)
-        job.customer_id, job.mode = request.customer_id, request.mode
+        price_millis = self.prices_millis[request.storefront, request.sku]
+        job = self.add(request.generation, price_millis * request.quantity, request.id_prefix or "job")
+        job.customer_id, job.mode, job.storefront = request.customer_id, request.mode, request.storefront
+        job.public_model = request.public_model or request.generation.model
+        job.echo, job.project_id = request.echo, request.project_id
+        if request.numbered:
+            job.public_number = len(self.created) + 6_000_000_000_000_000
         self.keys[request.idempotency_key] = (request.fingerprint, job.job_id)
         if self.lose_answers:
             self.lose_answers -= 1
             raise ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "the answer got lost")
         return jobs.CreateJobResponse(job=job)
 
+    async def PutWebhookForm(
+        self, request: jobs.PutWebhookFormRequest, context: Any
+    ) -> jobs.PutWebhookFormResponse:
+        self.forms[request.form.storefront] = request.form
+        return jobs.PutWebhookFormResponse(webhook_form_id=f"form-of-{request.form.storefront}")
+
     async def GetJob(self, request: jobs.GetJobRequest, context: Any) -> jobs.GetJobResponse:
         self.asked.append(request)
+        self._refuse()
+        job = self._asked_for(request)
+        if job is None or job.mode != request.mode:
+            raise ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", "no such job")
+        if job.customer_id != request.customer_id:
+            if request.tell_of_others and job.storefront == request.storefront:
+                raise ServiceError(Kind.PERMISSION_DENIED, "JOB_OF_ANOTHER_CUSTOMER", "another's job")
+            raise ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", "no such job")
+        return jobs.GetJobResponse(job=job)
+
+    def _asked_for(self, request: jobs.GetJobRequest) -> jobs.Job | None:
+        if not request.public_number:
+            return self.kept.get(request.job_id)
+        wanted = (request.public_number, request.storefront)
+        return next(
+            (job for job in self.kept.values() if (job.public_number, job.storefront) == wanted), None
+        )
+
+    async def DeleteJob(self, request: jobs.DeleteJobRequest, context: Any) -> jobs.DeleteJobResponse:
         self._refuse()
         job = self.kept.get(request.job_id)
         if job is None or (job.customer_id, job.mode) != (request.customer_id, request.mode):
             raise ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", "no such job")
-        return jobs.GetJobResponse(job=job)
+        del self.kept[request.job_id]
+        return jobs.DeleteJobResponse()
+
+    async def ListJobs(self, request: jobs.ListJobsRequest, context: Any) -> jobs.ListJobsResponse:
+        self._refuse()
+        self.listed.append(request)
+        mine = [
+            job
+            for job in sorted(self.kept.values(), key=lambda job: job.job_id, reverse=True)
+            if (job.customer_id, job.mode) == (request.customer_id, request.mode)
+            and (not request.stages or job.stage in request.stages)
+            and (not request.kind or job.kind == request.kind)
+            and (not request.project_id or job.project_id == request.project_id)
+        ]
+        page = [job for job in mine if not request.before_job_id or job.job_id < request.before_job_id]
+        page = page[request.skip : request.skip + (request.limit or 100)]
+        return jobs.ListJobsResponse(jobs=page, total=len(mine) if request.count else 0)
+
+    async def GetUsage(self, request: jobs.GetUsageRequest, context: Any) -> jobs.GetUsageResponse:
+        self._refuse()
+        self.counted.append(request)
+        return jobs.GetUsageResponse(rows=self.usage)
 
     def Dispatch(self, request_iterator: Any, context: Any) -> Any:
         handlers: dict[str, Handler[Any]] = {
             "CreateJob": Handler(jobs.CreateJobRequest, self.CreateJob),
             "GetJob": Handler(jobs.GetJobRequest, self.GetJob),
+            "GetUsage": Handler(jobs.GetUsageRequest, self.GetUsage),
+            "ListJobs": Handler(jobs.ListJobsRequest, self.ListJobs),
+            "PutWebhookForm": Handler(jobs.PutWebhookFormRequest, self.PutWebhookForm),
         }
         return dispatcher(handlers, jobs.DispatchResponse, jobs.DispatchReply)(request_iterator, context)
 
-    def add(self, generation: jobs.Generation, quoted_millis: int) -> jobs.Job:
+    def add(self, generation: jobs.Generation, quoted_millis: int, id_prefix: str = "job") -> jobs.Job:
         """A job as it looks right after it was accepted."""
         job = jobs.Job(
-            job_id=new_id("job"),
+            job_id=new_id(id_prefix),
             customer_id="cus_1",
             mode=jobs.MODE_LIVE,
             stage=self.stage,

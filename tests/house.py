@@ -77,12 +77,12 @@ def environment(var: Path, **changes: str) -> dict[str, str]:
     return inherited | {"ATELIER_VAR": str(var), "ATELIER_PORT": "0"} | changes
 
 
-async def launch(var: Path, **changes: str) -> House:
+async def launch(var: Path, *, module: str = "services", **changes: str) -> House:
     """Starts a house and returns at once; its output is collected."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "services",
+        module,
         cwd=ROOT,
         env=environment(var, **changes),
         stdout=asyncio.subprocess.PIPE,
@@ -102,9 +102,9 @@ async def _listen(house: House) -> None:
 
 
 @asynccontextmanager
-async def running_house(var: Path, **changes: str) -> AsyncIterator[House]:
+async def running_house(var: Path, *, module: str = "services", **changes: str) -> AsyncIterator[House]:
     """A house that is ready; stopped on the way out, whatever happened."""
-    house = await launch(var, **changes)
+    house = await launch(var, module=module, **changes)
     try:
         ready = asyncio.create_task(house.heard("ready after", times=5, deadline_s=_READY_DEADLINE_S))
         gone = asyncio.create_task(house.process.wait())
@@ -145,7 +145,7 @@ class Inside:
             await self.pool.UpdateAccount(request)
 
     async def customer(
-        self, credits_live: int, *, limits: Mapping[str, int] | None = None
+        self, credits_live: int, *, limits: Mapping[str, int] | None = None, storefront: str = "leonardo"
     ) -> tuple[str, str, str]:
         """A new customer with so many credits: (customer id, live key, test key)."""
         asked = {
@@ -156,7 +156,7 @@ class Inside:
         }
         made = await self.billing.CreateCustomer(
             billing.CreateCustomerRequest(
-                storefront="leonardo",
+                storefront=storefront,
                 name="Test",
                 limits=billing.Limits(**asked),
                 idempotency_key=os.urandom(8).hex(),

@@ -64,6 +64,7 @@ class FakePool(Faults):
         # Attempts that go on at the provider when their lease has ended, by their id.
         self.open_attempts: dict[str, str] = {}
         self.closed: list[str] = []
+        self.deleted_keys: list[str] = []
         self.poll_after_ms = 0
         self.unready: pool.Failure | None = None
         self.prepared: list[pool.PrepareReferencesRequest] = []
@@ -83,6 +84,7 @@ class FakePool(Faults):
             "Collect": (pool.CollectRequest, self.Collect),
             "ListLeases": (pool.ListLeasesRequest, self.ListLeases),
             "CloseAttempts": (pool.CloseAttemptsRequest, self.CloseAttempts),
+            "DeleteMedia": (pool.DeleteMediaRequest, self.DeleteMedia),
         }
         self._dispatch = dispatcher(handlers(methods), pool.DispatchResponse, pool.DispatchReply)
 
@@ -305,6 +307,12 @@ class FakePool(Faults):
             self.closed.append(attempt_id)
         self.leave("CloseAttempts")
         return pool.CloseAttemptsResponse()
+
+    async def DeleteMedia(self, request: pool.DeleteMediaRequest, context: Any) -> pool.DeleteMediaResponse:
+        await self.enter("DeleteMedia")
+        self.deleted_keys += request.object_keys
+        self.leave("DeleteMedia")
+        return pool.DeleteMediaResponse()
 
 
 STAGED_ID = f"ref_{'0' * 26}"

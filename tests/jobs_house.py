@@ -21,6 +21,7 @@ from services.jobs.rpc import SERVICE_NAME
 from services.jobs.schedule import Timing
 from services.jobs.settings import MIGRATIONS
 from services.jobs.steps import Clients
+from services.jobs.webhooks.telling import Terms
 from tests.jobs_fakes import FakeServers, create_request
 
 FAST = Timing(
@@ -37,12 +38,15 @@ FAST = Timing(
 class JobsHouse:
     """The jobs service in this process, over gRPC, beside the fakes."""
 
-    def __init__(self, url: str, slots: int = 1000, timing: Timing = FAST) -> None:
+    def __init__(
+        self, url: str, slots: int = 1000, timing: Timing = FAST, terms: Terms | None = None
+    ) -> None:
         self.fakes = FakeServers(slots)
         self.billing = self.fakes.billing
         self.pool = self.fakes.pool
         self._url = url
         self._timing = timing
+        self._terms = terms
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -56,7 +60,7 @@ class JobsHouse:
             await enter(PoolClient(self.fakes.pool_address)),
         )
         before = _reconciled()
-        self.engine = await enter(Engine(database, clients, SystemClock(), self._timing, "here"))
+        self.engine = await enter(Engine(database, clients, SystemClock(), self._timing, "here", self._terms))
         self.store = self.engine.store
         # The round that every start makes would find what a test leaves lying about, and leave nothing for the test's own.
         async with asyncio.timeout(10):
@@ -65,6 +69,7 @@ class JobsHouse:
         server = await enter(
             RpcServer("127.0.0.1:0", [self.engine.servicer.add_to], [SERVICE_NAME], grace_s=0.2)
         )
+        self.address = server.address
         channel = open_channel(server.address)
         self._stack.push_async_callback(channel.close)
         self.stub = jobs_rpc.JobsServiceStub(channel)
@@ -105,7 +110,7 @@ class JobsHouse:
 
 def _reconciled() -> float:
     outcomes = ("complete", "interrupted")
-    return sum(measures.RECONCILE_ROUNDS.labels(outcome)._value.get() for outcome in outcomes)
+    return float(sum(measures.RECONCILE_ROUNDS.labels(outcome)._value.get() for outcome in outcomes))
 
 
 async def ended(stub: Any, job_id: str, *, customer: str = "cus_a", within_s: float = 15) -> jobs.Job:

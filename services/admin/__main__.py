@@ -8,7 +8,7 @@ import sys
 
 import grpc
 
-from services.admin import accounts, customers, jobs, keys, prices, wallets
+from services.admin import accounts, customers, jobs, keys, prices, users, wallets, webhooks
 from services.admin.command import Command, build_parser
 from services.admin.connection import House, Unreachable
 from services.admin.rendering import show
@@ -17,10 +17,12 @@ from services.chassis.errors import ServiceError
 COMMANDS: tuple[Command, ...] = (
     *customers.COMMANDS,
     *keys.COMMANDS,
+    *users.COMMANDS,
     *wallets.COMMANDS,
     *prices.COMMANDS,
     *accounts.COMMANDS,
     *jobs.COMMANDS,
+    *webhooks.COMMANDS,
 )
 
 

@@ -144,6 +144,12 @@ def moment_ms(text: str) -> int:
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
 
 
+def identity(text: str) -> tuple[int, str]:
+    """Reads a number, or an id that is none: (number, "") or (0, id); for argparse."""
+    # Numbers of users are below 2^53.
+    return (int(text), "") if re.fullmatch(r"[1-9][0-9]{0,15}", text) else (0, text)
+
+
 def pair(text: str) -> tuple[str, str]:
     """Reads `name=value`; for argparse."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*=.*", text, re.DOTALL):
@@ -159,3 +165,11 @@ MODE = argument(
     help="which wallet, and which kind of key (default: live)",
 )
 LIMIT = argument("--limit", type=count, default=50, help="how many rows at most (default: 50)")
+SPEND_LIMITS = (
+    argument(
+        "--day-limit", type=millis, metavar="CREDITS", help="what may be spent in a UTC day; 0: no limit"
+    ),
+    argument(
+        "--month-limit", type=millis, metavar="CREDITS", help="what may be spent in a UTC month; 0: no limit"
+    ),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.admin.command import LIMIT, Command, argument, count
+from services.admin.command import LIMIT, SPEND_LIMITS, Command, argument, count
 from services.admin.connection import House
 from services.admin.rendering import Table, plain, table
 from services.chassis.ids import new_ulid
@@ -25,6 +25,7 @@ async def create(house: House, chosen: Any) -> object:
         name=chosen.name,
         limits=limits,
         idempotency_key=chosen.idempotency_key or new_ulid(),
+        spend_limits=_spend_limits(chosen, None),
     )
     return plain((await house.billing.CreateCustomer(request)).customer)
 
@@ -53,7 +54,9 @@ async def show(house: House, chosen: Any) -> object:
 async def set_limits(house: House, chosen: Any) -> object:
     answer = await house.billing.GetCustomer(pb.GetCustomerRequest(customer_id=chosen.customer_id))
     request = pb.UpdateCustomerRequest(
-        customer_id=chosen.customer_id, limits=_limits(chosen, answer.customer.limits)
+        customer_id=chosen.customer_id,
+        limits=_limits(chosen, answer.customer.limits),
+        spend_limits=_spend_limits(chosen, answer.customer.spend_limits),
     )
     return plain((await house.billing.UpdateCustomer(request)).customer)
 
@@ -84,6 +87,20 @@ def _limits(chosen: Any, present: pb.Limits | None) -> pb.Limits | None:
     return limits
 
 
+def _spend_limits(chosen: Any, present: pb.SpendLimits | None) -> pb.SpendLimits | None:
+    """What is to change, filled up with what is there; None where nothing is."""
+    given = {"day_millis": chosen.day_limit, "month_millis": chosen.month_limit}
+    if all(value is None for value in given.values()):
+        return None
+    limits = pb.SpendLimits()
+    if present is not None:
+        limits.CopyFrom(present)
+    for name, value in given.items():
+        if value is not None:
+            setattr(limits, name, value)
+    return limits
+
+
 COMMANDS = (
     Command(
         "customers",
@@ -94,6 +111,7 @@ COMMANDS = (
             argument("--storefront", required=True, help="leonardo, …"),
             argument("--name", required=True, help="as you will look for it"),
             *_LIMITS,
+            *SPEND_LIMITS,
             argument(
                 "--idempotency-key", help="repeating the command with the same key makes no second customer"
             ),
@@ -118,10 +136,10 @@ COMMANDS = (
     Command(
         "customers",
         "limits",
-        "Change what a customer may do at once; what is not named stays.",
+        "Change what a customer may do at once, and spend; what is not named stays.",
         set_limits,
-        (_CUSTOMER, *_LIMITS),
-        "cus_your_id --requests-per-minute 600 --queued-jobs 500",
+        (_CUSTOMER, *_LIMITS, *SPEND_LIMITS),
+        "cus_your_id --requests-per-minute 600 --queued-jobs 500 --day-limit 1000",
     ),
     Command(
         "customers",

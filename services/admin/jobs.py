@@ -34,7 +34,7 @@ async def show(house: House, chosen: Any) -> object:
         raise ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", f"no job {chosen.job_id}")
     events = await house.jobs.ListJobEvents(pb.ListJobEventsRequest(job_id=chosen.job_id))
     attempts = await house.pool.ListAttempts(pool.ListAttemptsRequest(job_id=chosen.job_id))
-    described = plain(found.jobs[0])
+    described = _described(found.jobs[0])
     described["history"] = table(events.events, "sequence", "at_ms", "state", "epoch", "worker_id")
     columns = (
         "attempt_id",
@@ -49,6 +49,17 @@ async def show(house: House, chosen: Any) -> object:
     if chosen.json:
         described |= {name: described[name].rows for name in ("history", "tries")}
     return described
+
+
+async def cancel(house: House, chosen: Any) -> object:
+    # No customer: an operator's wish is about anybody's job.
+    answer = await house.jobs.CancelJob(pb.CancelJobRequest(job_id=chosen.job_id))
+    return _described(answer.job)
+
+
+def _described(job: pb.Job) -> dict[str, Any]:
+    # What a storefront wants back is its own, and may be long.
+    return {name: value for name, value in plain(job).items() if name != "echo"}
 
 
 def _state(text: str) -> pb.JobState.ValueType:
@@ -79,6 +90,14 @@ COMMANDS = (
         "show",
         "Show a job with its history and every attempt made on a provider account.",
         show,
+        (argument("job_id", metavar="JOB_ID"),),
+        "job_your_id",
+    ),
+    Command(
+        "jobs",
+        "cancel",
+        "Ask for a job to end and give back what is held for it; one that has ended stays as it is.",
+        cancel,
         (argument("job_id", metavar="JOB_ID"),),
         "job_your_id",
     ),

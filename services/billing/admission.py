@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from ipaddress import ip_network
 
 from services.billing import customers, errors, ledger, operations, prices
-from services.billing.keys import Key
+from services.billing.keys import NO_RULES, Key, KeyRules
 from services.billing.operations import WalletId
 from services.billing.prices import Limits, Storefronts
+from services.billing.spending import UNLIMITED, SpendLimits
 from services.billing.store import holds
 from services.chassis.ids import new_id
 from services.gen.billing.v1 import billing_pb2 as pb
@@ -24,12 +26,17 @@ MAX_NAME_CHARACTERS = 200
 MAX_NOTE_CHARACTERS = 500
 MAX_LISTED = 1_000
 DEFAULT_LISTED = 100
+# Of models and of networks; a key that needs more needs none.
+MAX_RULES = 100
+# Longer than any roll-out of a new key takes; a key that is to live on is not rotated.
+MAX_OVERLAP_MS = 30 * 24 * 3600 * 1000
 # What one heartbeat of the jobs service may carry.
 MAX_EXTENDED_HOLDS = 10_000
 # The last millisecond of the year 9999, beyond which times cannot be written down.
 MAX_TIME_MS = 253_402_300_799_999
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _IDEMPOTENCY_KEY = re.compile(r"[ -~]{1,255}")
 _MODES = {pb.MODE_LIVE: "live", pb.MODE_TEST: "test"}
 _CUSTOMER_STATES = {
@@ -59,6 +66,7 @@ def hold(request: pb.HoldRequest, storefronts: Storefronts) -> operations.Hold:
         quantity=request.quantity,
         quote=storefronts.named(request.storefront).quote(sku, request.quantity),
         ttl_ms=within("ttl_ms", request.ttl_ms, 1, MAX_TTL_MS),
+        key_id=identifier("key_id", request.key_id) if request.key_id else "",
     )
 
 
@@ -103,6 +111,7 @@ def new_customer(
             "test_credit_millis", request.test_credit_millis, 0, prices.MAX_PLAY_CREDIT_MILLIS
         ),
         now_ms=now_ms,
+        spend_limits=_spend_limits(request.spend_limits),
     )
 
 
@@ -116,6 +125,7 @@ def customer_changes(request: pb.UpdateCustomerRequest) -> customers.Changes:
         else None,
         state=state,
         limits=_limits(request.limits) if request.HasField("limits") else None,
+        spend_limits=_spend_limits(request.spend_limits) if request.HasField("spend_limits") else None,
     )
 
 
@@ -134,6 +144,7 @@ def new_key(request: pb.CreateKeyRequest, hint: str, now_ms: int) -> Key:
         expires_at_ms=expires_at_ms,
         revoked_at_ms=0,
         last_used_at_ms=0,
+        rules=_rules(request.rules) if request.HasField("rules") else NO_RULES,
     )
 
 
@@ -232,3 +243,38 @@ def _grant(
 
 def _limits(limits: pb.Limits) -> Limits:
     return Limits(limits.requests_per_minute, limits.running_jobs, limits.queued_jobs)
+
+
+def _spend_limits(limits: pb.SpendLimits) -> SpendLimits:
+    day_millis, month_millis = (
+        within(f"spend_limits.{name}", getattr(limits, name), 0, MAX_AMOUNT_MILLIS)
+        for name in SpendLimits._fields
+    )
+    return SpendLimits(day_millis, month_millis) if day_millis or month_millis else UNLIMITED
+
+
+def _rules(rules: pb.KeyRules) -> KeyRules:
+    for field, values in (("rules.models", rules.models), ("rules.networks", rules.networks)):
+        if len(values) > MAX_RULES:
+            raise errors.invalid_request(field, f"must not be more than {MAX_RULES}")
+    if not all(map(_MODEL.fullmatch, rules.models)):
+        raise errors.invalid_request("rules.models", "must be names of models")
+    return KeyRules(
+        models=tuple(dict.fromkeys(rules.models)),
+        networks=tuple(dict.fromkeys(map(_network, rules.networks))),
+        spend_limits=_spend_limits(rules.spend_limits),
+    )
+
+
+def _network(text: str) -> str:
+    """The one way in which a network is written. A bare address is the network of itself."""
+    try:
+        # What stands behind a % is this machine's own name for a cable.
+        network = None if "%" in text else ip_network(text)
+    except ValueError:
+        network = None
+    if network is None:
+        raise errors.invalid_request(
+            "rules.networks", "must be networks as 203.0.113.0/24, with zeros behind the prefix"
+        )
+    return str(network)

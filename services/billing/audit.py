@@ -8,18 +8,21 @@ I8 a remembered sum over the journal is that sum: there is no count that lives a
 I9 over all wallets, what was issued and adjusted is what was sold and what is left
 I10 every entry says what one of its kind may say, so that the reply in it is the one that was given
 I11 what nobody could pay is listed once for the operator, as the journal says
+I12 what is counted against a spend limit is what the holds of that day or month cost
 
 That no hold stays open long after its expiry holds while the service runs only; the report counts those that are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from services.billing import errors, ledger
 from services.billing.ledger import Entry, HoldRow
 from services.billing.operations import ADJUST, CAPTURE, EXPIRE, HOLD, RELEASE, TOP_UP, WalletId
+from services.billing.spending import WHOLE_WALLET, periods, reached
 
 INVARIANTS = {
     "I1": "balance equals what the journal brought and took",
@@ -33,6 +36,7 @@ INVARIANTS = {
     "I9": "issued and adjusted equals sold and left over",
     "I10": "every entry says what its kind may say",
     "I11": "what nobody could pay is listed once",
+    "I12": "what is counted as spent is what the holds cost",
 }
 
 # More than anybody reads at once.
@@ -57,8 +61,18 @@ class WalletFacts(NamedTuple):
     # The largest sequence in the journal; 0 where it has no entry.
     last_entry: int
     open_holds_millis: int
-    # What was charged up to an entry, as it is remembered: that entry's sequence (0: nothing is), captured, unbilled.
-    remembered: tuple[int, int, int]
+    # What was charged up to an entry, as it is remembered: that entry's sequence (0: nothing is), captured, unbilled,
+    # topped up.
+    remembered: tuple[int, ...]
+    # What is counted against spend limits, by line of keys (empty: the whole wallet) and period.
+    spent: Mapping[tuple[str, str], int]
+
+
+class Made(NamedTuple):
+    """When a hold was made, and which line of keys it counts for."""
+
+    at_ms: int
+    key_id: str
 
 
 class HoldFacts(NamedTuple):
@@ -84,6 +98,9 @@ class Fold:
     reserved_millis: int = 0
     captured_millis: int = 0
     unbilled_millis: int = 0
+    topped_up_millis: int = 0
+    # Counted only where there is something to compare it with: most wallets have no limit.
+    spent: dict[tuple[str, str], int] | None = None
 
     def add(self, entry: Entry) -> list[Finding]:
         """Take the next entry in; what does not fit is found, and the fold goes on from what the entry says."""
@@ -104,15 +121,40 @@ class Fold:
         if entry.kind == CAPTURE:
             self.captured_millis += entry.amount_millis * entry.applied
             self.unbilled_millis += entry.amount_millis * (entry.outcome == ledger.UNBILLED)
+        elif entry.kind in {TOP_UP, ADJUST}:
+            self.topped_up_millis += max(0, balance_change)
         return findings
+
+    def count(self, entry: Entry, made: Made | None) -> None:
+        """Take in what an entry changes of what its hold, made then, counts for."""
+        if self.spent is None or made is None or not entry.applied:
+            return
+        late = entry.outcome == ledger.LATE
+        captured_millis = entry.amount_millis if late else -entry.released_millis
+        change_millis = {HOLD: entry.amount_millis, CAPTURE: captured_millis}.get(
+            entry.kind, -entry.amount_millis
+        )
+        for line in {WHOLE_WALLET, made.key_id}:
+            for period in periods(made.at_ms):
+                self.spent[line, period] = self.spent.get((line, period), 0) + change_millis
+
+    def compare_spent(self, facts: WalletFacts) -> list[Finding]:
+        """Whether every count is what the holds of its period cost."""
+        by_journal = self.spent or {}
+        return [
+            self._finding("I12", f"{line or 'all'} spent {millis} in {period}, by journal {counted}")
+            for (line, period), millis in facts.spent.items()
+            if millis != (counted := by_journal.get((line, period), 0))
+        ]
 
     def compare_remembered(self, facts: WalletFacts) -> list[Finding]:
         """Whether the remembered sums are these, if this is the entry up to which they go."""
-        counted = (self.sequence, self.captured_millis, self.unbilled_millis)
+        counted = (self.sequence, self.captured_millis, self.unbilled_millis, self.topped_up_millis)
         if facts.remembered[0] != self.sequence or facts.remembered == counted:
             return []
         problem = (
-            f"captured and unbilled up to entry {self.sequence} are {counted[1:]}, not {facts.remembered[1:]}"
+            f"captured, unbilled and topped up by entry {self.sequence} are {counted[1:]}, "
+            f"not {facts.remembered[1:]}"
         )
         return [self._finding("I8", problem)]
 
@@ -182,6 +224,7 @@ def check_entry(entry: Entry) -> list[Finding]:
         ("key", entry.idempotency_key, _key_fits(entry)),
         ("outcome", entry.outcome, entry.outcome in _OUTCOMES.get((entry.kind, entry.applied), ())),
         ("accounts", f"{entry.debit_account} → {entry.credit_account}", _accounts_fit(entry)),
+        ("note", entry.note, entry.outcome != ledger.SPEND_LIMIT_REACHED or reached(entry.note) is not None),
         ("released amount", entry.released_millis, entry.released_millis == 0 or _gives_rest_back(entry)),
     ]
     wallet, what = entry.wallet, "" if entry.applied else "refused "
@@ -198,7 +241,7 @@ def check_entry(entry: Entry) -> list[Finding]:
 
 _OUTCOMES = {
     (HOLD, True): ("",),
-    (HOLD, False): (ledger.INSUFFICIENT_CREDITS, ledger.CUSTOMER_INACTIVE),
+    (HOLD, False): (ledger.INSUFFICIENT_CREDITS, ledger.CUSTOMER_INACTIVE, ledger.SPEND_LIMIT_REACHED),
     (CAPTURE, True): ("", ledger.LATE),
     (CAPTURE, False): (ledger.UNBILLED,),
     (RELEASE, True): ("", ledger.TOMBSTONE),

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from services.billing.operations import TOP_UP, Grant, WalletId
 from services.billing.prices import Limits, Storefront
+from services.billing.spending import UNLIMITED, SpendLimits
 from services.chassis.ids import new_id
 
 ACTIVE, SUSPENDED = "active", "suspended"
@@ -26,6 +27,8 @@ class Customer:
     state: str
     limits: Limits
     created_at_ms: int
+    # Of each of its wallets.
+    spend_limits: SpendLimits = UNLIMITED
 
     @property
     def wallets(self) -> tuple[WalletId, ...]:
@@ -50,6 +53,7 @@ class Changes:
     name: str | None = None
     state: str | None = None
     limits: Limits | None = None
+    spend_limits: SpendLimits | None = None
 
     def of(self, customer: Customer) -> Customer:
         """`customer` with the changes made."""
@@ -58,6 +62,7 @@ class Changes:
             name=customer.name if self.name is None else self.name,
             state=customer.state if self.state is None else self.state,
             limits=customer.limits if self.limits is None else self.limits,
+            spend_limits=customer.spend_limits if self.spend_limits is None else self.spend_limits,
         )
 
 
@@ -68,12 +73,15 @@ def opened(
     idempotency_key: str,
     play_credit_millis: int,
     now_ms: int,
+    spend_limits: SpendLimits = UNLIMITED,
 ) -> NewCustomer:
     """A new customer with what the storefront gives where nothing else was asked (limits None or 0, play credit 0)."""
-    asked = (storefront.name, name, limits, play_credit_millis)
-    customer = Customer(
-        new_id("cus"), storefront.name, name, ACTIVE, _filled(limits, storefront.limits), now_ms
-    )
+    asked: tuple[object, ...] = (storefront.name, name, limits, play_credit_millis)
+    if spend_limits.are_set:
+        # Only then: a creation from before there were any must still find itself.
+        asked = (*asked, spend_limits)
+    filled = _filled(limits, storefront.limits)
+    customer = Customer(new_id("cus"), storefront.name, name, ACTIVE, filled, now_ms, spend_limits)
     return NewCustomer(
         customer=customer,
         idempotency_key=idempotency_key or None,

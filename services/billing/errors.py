@@ -119,3 +119,48 @@ def customer_inactive(customer_id: str) -> ServiceError:
 def key_not_found(key_id: str) -> ServiceError:
     """No API key with that id."""
     return ServiceError(Kind.NOT_FOUND, "KEY_NOT_FOUND", "There is no such API key.", {"key_id": key_id})
+
+
+def spend_limit_reached(period: str, limit_millis: int, spent_millis: int) -> ServiceError:
+    """The customer or the key has spent, or holds, what it may in this `period`: "day" or "month"."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "SPEND_LIMIT_REACHED",
+        f"The spend limit of this {period} is {credits_text(limit_millis)} credits, and {credits_text(spent_millis)} "
+        "are spent or reserved.",
+        {"period": period, "limit_millis": str(limit_millis), "spent_millis": str(spent_millis)},
+    )
+
+
+def sign_up_refused() -> ServiceError:
+    """One answer for every address that cannot be signed up, so that nobody learns which are known."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT, "SIGN_UP_REFUSED", "This address cannot be signed up.", {"field": "email"}
+    )
+
+
+def invalid_login() -> ServiceError:
+    """One answer for an unknown address, a wrong password and a suspended customer."""
+    return ServiceError(Kind.UNAUTHENTICATED, "INVALID_LOGIN", "The email address or the password is wrong.")
+
+
+def invalid_reset_token() -> ServiceError:
+    """The token is unknown, used or too old."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT,
+        "INVALID_RESET_TOKEN",
+        "The token is not valid, or not any more.",
+        {"field": "token"},
+    )
+
+
+def user_not_found() -> ServiceError:
+    """No user with that id, or of that customer."""
+    return ServiceError(Kind.NOT_FOUND, "USER_NOT_FOUND", "There is no such user.")
+
+
+def too_busy() -> ServiceError:
+    """More is asked of a bounded worker than it can take; the same for everybody."""
+    return ServiceError(
+        Kind.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many requests are waiting; try again shortly."
+    )

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hmac
 import secrets
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.billing.prices import Limits
+from services.billing.spending import UNLIMITED, SpendLimits
 from services.chassis.settings import Secret
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -31,6 +33,20 @@ _BODY_CHARACTERS = RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What a key may do within what its customer may; empty means everything."""
+
+    models: tuple[str, ...] = ()
+    # As "203.0.113.0/24".
+    networks: tuple[str, ...] = ()
+    spend_limits: SpendLimits = UNLIMITED
+    line_key_id: str = ""
+
+
+NO_RULES = KeyRules()
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """An API key as it may be shown: everything but the key. Times of 0 mean never."""
 
@@ -43,17 +59,24 @@ class Key:
     expires_at_ms: int
     revoked_at_ms: int
     last_used_at_ms: int
+    rules: KeyRules = NO_RULES
+
+    @property
+    def line(self) -> str:
+        """The first key of the line that this one belongs to: rotated keys spend against one limit."""
+        return self.rules.line_key_id or self.key_id
 
 
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
-    """A stored key together with its customer."""
+    """A stored key together with its customer; `user_id` is the customer's user, 0 where there is none."""
 
     key: Key
     digest: str
     storefront: str
     customer_active: bool
     limits: Limits
+    user_id: int = 0
 
 
 def make(prefix: str) -> str:
@@ -92,12 +115,19 @@ def digest(api_key: str, pepper: Secret) -> str:
     return hmac.digest(pepper.reveal().encode(), api_key.encode(), "sha256").hex()
 
 
-def may_be_used(owner: KeyOwner, api_key_digest: str, now_ms: int) -> bool:
-    """Whether the key that was looked up is the one given, and is neither expired, revoked nor suspended."""
-    key = owner.key
-    same = hmac.compare_digest(owner.digest, api_key_digest)
+def may_be_used(owner: KeyOwner, digests: Sequence[str], now_ms: int) -> bool:
+    """Whether the key that was looked up is the one given, and is neither expired, revoked nor suspended.
+
+    `digests` are those of the given key, one for each pepper.
+    """
+    same = any(hmac.compare_digest(owner.digest, digest) for digest in digests)
+    return same and is_valid(owner.key, now_ms) and owner.customer_active
+
+
+def is_valid(key: Key, now_ms: int) -> bool:
+    """Whether a key is neither expired nor revoked."""
     expired = key.expires_at_ms != 0 and key.expires_at_ms <= now_ms
-    return same and not expired and key.revoked_at_ms == 0 and owner.customer_active
+    return not expired and key.revoked_at_ms == 0
 
 
 def use_is_worth_recording(key: Key, now_ms: int) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from services.billing import errors
+from services.billing import errors, spending
 from services.billing.operations import (
     CAPTURE,
     EXPIRE,
@@ -31,6 +31,7 @@ from services.billing.operations import (
     WalletId,
     fingerprint,
 )
+from services.billing.spending import UNLIMITED, WHOLE_WALLET, Counts, SpendId, SpendLimits
 from services.chassis.errors import ServiceError
 
 # Room for a trillion credits in a wallet, and for nine of them before a signed 64-bit column overflows.
@@ -39,11 +40,8 @@ MAX_BALANCE_MILLIS = 10**15
 OPEN, CAPTURED, RELEASED, EXPIRED = "open", "captured", "released", "expired"
 # Outcomes of an entry beside plain success (""): the first three are answers, the others recorded refusals.
 TOMBSTONE, LATE, UNBILLED = "TOMBSTONE", "LATE", "UNBILLED"
-INSUFFICIENT_CREDITS, CUSTOMER_INACTIVE, BALANCE_TOO_LOW = (
-    "INSUFFICIENT_CREDITS",
-    "CUSTOMER_INACTIVE",
-    "BALANCE_TOO_LOW",
-)
+INSUFFICIENT_CREDITS, CUSTOMER_INACTIVE = "INSUFFICIENT_CREDITS", "CUSTOMER_INACTIVE"
+BALANCE_TOO_LOW, SPEND_LIMIT_REACHED = "BALANCE_TOO_LOW", "SPEND_LIMIT_REACHED"
 
 
 class Wallet(NamedTuple):
@@ -55,6 +53,7 @@ class Wallet(NamedTuple):
     balance_millis: int
     reserved_millis: int
     sequence: int
+    spend_limits: SpendLimits = UNLIMITED
 
 
 class HoldRow(NamedTuple):
@@ -68,6 +67,8 @@ class HoldRow(NamedTuple):
     created_at_ms: int
     expires_at_ms: int
     closed_at_ms: int | None
+    # The line of keys whose own limit it counts against; empty: none.
+    key_id: str = ""
 
 
 class Entry(NamedTuple):
@@ -118,6 +119,7 @@ class WriteSet:
     changed_holds: list[HoldRow] = field(default_factory=list)
     # Captures that came too late and could not be paid: entries of outcome UNBILLED.
     unbilled: list[Entry] = field(default_factory=list)
+    spent: list[tuple[SpendId, int]] = field(default_factory=list)
 
 
 Seen = Mapping[tuple[WalletId, str], Entry]
@@ -130,13 +132,15 @@ def apply(
     holds: Mapping[str, HoldRow],
     seen: Seen,
     now_ms: int,
+    counts: Counts | None = None,
 ) -> tuple[list[Result], WriteSet]:
     """Apply `batch` in order and say what to answer and what to write.
 
     `wallets`, `holds` (by job) and `seen` (entries by wallet and key) must hold every row that the batch names,
-    as far as it exists. None of them is changed. The results are in the order of the batch.
+    as far as it exists. None of them is changed. `counts` is what is spent where there is a limit, and is used up.
+    The results are in the order of the batch.
     """
-    books = _Books(wallets, holds, seen, now_ms)
+    books = _Books(wallets, holds, seen, now_ms, counts or Counts({}, {}))
     results = [books.operate(operation) for operation in batch]
     return results, books.write_set()
 
@@ -198,7 +202,14 @@ def _refusal(entry: Entry) -> ServiceError | None:
         return errors.balance_too_low(entry.amount_millis, available_millis)
     if entry.outcome == CUSTOMER_INACTIVE:
         return errors.customer_inactive(entry.wallet.customer_id)
+    if entry.outcome == SPEND_LIMIT_REACHED and (limit := spending.reached(entry.note)) is not None:
+        return errors.spend_limit_reached(*limit)
     return None
+
+
+def counted_millis(hold: HoldRow) -> int:
+    """What a hold counts for in the period in which it was made."""
+    return hold.amount_millis if hold.state == OPEN else hold.captured_millis
 
 
 class _Account:
@@ -217,27 +228,28 @@ class _Account:
         return self.balance_millis - self.reserved_millis
 
     def as_row(self) -> Wallet:
-        return Wallet(
-            self.row.id,
-            self.row.storefront,
-            self.row.active,
-            self.balance_millis,
-            self.reserved_millis,
-            self.sequence,
-        )
+        row = self.row
+        money = (self.balance_millis, self.reserved_millis, self.sequence)
+        return Wallet(row.id, row.storefront, row.active, *money, row.spend_limits)
 
 
 class _Books:
     """The rows of one batch while it is applied, and what has changed in them so far."""
 
     def __init__(
-        self, wallets: Mapping[WalletId, Wallet], holds: Mapping[str, HoldRow], seen: Seen, now_ms: int
+        self,
+        wallets: Mapping[WalletId, Wallet],
+        holds: Mapping[str, HoldRow],
+        seen: Seen,
+        now_ms: int,
+        counts: Counts,
     ) -> None:
         self._accounts = {wallet_id: _Account(row) for wallet_id, row in wallets.items()}
         self._holds = dict(holds)
         self._stored_holds = holds
         self._seen = dict(seen)
         self._now_ms = now_ms
+        self._counts = counts
         self._entries: list[Entry] = []
         self._unbilled: list[Entry] = []
         self._touched_holds: dict[str, None] = {}
@@ -271,6 +283,7 @@ class _Books:
             new_holds=[hold for hold in touched if hold.job_id not in self._stored_holds],
             changed_holds=[hold for hold in touched if hold.job_id in self._stored_holds],
             unbilled=self._unbilled,
+            spent=self._counts.changed(),
         )
 
     def _hold(self, account: _Account, operation: Hold) -> Result:
@@ -283,23 +296,20 @@ class _Books:
             return errors.invalid_request("storefront", "is not the customer's")
         if operation.quote is None:
             return errors.unknown_sku(operation.storefront, operation.sku)
+        line = self._counts.line(operation.key_id)
+        if line is not None and line.wallet != operation.wallet:
+            return errors.invalid_request("key_id", "is not a key of this wallet")
         amount_millis = operation.quote.amount_millis
         if not account.row.active:
             return self._refuse(account, operation, CUSTOMER_INACTIVE, amount_millis)
         if account.available_millis < amount_millis:
             return self._refuse(account, operation, INSUFFICIENT_CREDITS, amount_millis)
-        self._keep(
-            HoldRow(
-                job_id=operation.job_id,
-                wallet=operation.wallet,
-                amount_millis=amount_millis,
-                captured_millis=0,
-                state=OPEN,
-                created_at_ms=self._now_ms,
-                expires_at_ms=self._now_ms + operation.ttl_ms,
-                closed_at_ms=None,
-            )
+        limit = self._counts.in_the_way(
+            operation.wallet, account.row.spend_limits, line, amount_millis, self._now_ms
         )
+        if limit is not None:
+            return self._refuse(account, operation, SPEND_LIMIT_REACHED, amount_millis, limit.note)
+        self._keep(_opened(operation, amount_millis, line.key_id if line else "", self._now_ms))
         wallet = operation.wallet
         return self._post(
             account, operation, HOLD, wallet_account(wallet), reserved_account(wallet), amount_millis
@@ -382,22 +392,21 @@ class _Books:
         return self._post(account, operation, operation.kind, debit, credit, amount_millis)
 
     def _keep(self, hold: HoldRow) -> None:
+        before = self._holds.get(hold.job_id)
         self._holds[hold.job_id] = hold
+        limited = self._accounts[hold.wallet].row.spend_limits.are_set
+        if limited or hold.key_id:
+            self._count(hold, before, limited=limited)
         self._touched_holds[hold.job_id] = None
 
+    def _count(self, hold: HoldRow, before: HoldRow | None, *, limited: bool) -> None:
+        change_millis = counted_millis(hold) - (counted_millis(before) if before else 0)
+        lines = ([WHOLE_WALLET] if limited else []) + ([hold.key_id] if hold.key_id else [])
+        for line in lines if change_millis else ():
+            self._counts.move(hold.wallet, line, hold.created_at_ms, change_millis, begins=before is None)
+
     def _close(self, hold: HoldRow, state: str, captured_millis: int) -> None:
-        self._keep(
-            HoldRow(
-                hold.job_id,
-                hold.wallet,
-                hold.amount_millis,
-                captured_millis,
-                state,
-                hold.created_at_ms,
-                hold.expires_at_ms,
-                self._now_ms,
-            )
-        )
+        self._keep(HoldRow(*hold[:3], captured_millis, state, *hold[5:7], self._now_ms, hold.key_id))
 
     def _give_back(
         self, account: _Account, operation: Operation, kind: str, amount_millis: int, outcome: str = ""
@@ -405,9 +414,13 @@ class _Books:
         reserved, wallet = reserved_account(operation.wallet), wallet_account(operation.wallet)
         return self._post(account, operation, kind, reserved, wallet, amount_millis, outcome=outcome)
 
-    def _refuse(self, account: _Account, operation: Operation, outcome: str, amount_millis: int) -> Result:
+    def _refuse(
+        self, account: _Account, operation: Operation, outcome: str, amount_millis: int, note: str = ""
+    ) -> Result:
         kind = operation.kind if isinstance(operation, Grant) else type(operation).__name__.lower()
-        return self._post(account, operation, kind, "", "", amount_millis, outcome=outcome, applied=False)
+        return self._post(
+            account, operation, kind, "", "", amount_millis, outcome=outcome, applied=False, note=note
+        )
 
     def _post(
         self,
@@ -421,6 +434,7 @@ class _Books:
         released_millis: int = 0,
         outcome: str = "",
         applied: bool = True,
+        note: str = "",
     ) -> Result:
         """Write one entry and move its wallet by what the entry's accounts say."""
         balance_change, reserved_change = _effect(
@@ -449,7 +463,7 @@ class _Books:
             hold.sku if hold else "",
             hold.quantity if hold else 0,
             hold.quote.price_version if hold and hold.quote else "",
-            grant.note if grant else "",
+            grant.note if grant else note,
             account.balance_millis,
             account.reserved_millis,
             self._now_ms,
@@ -457,6 +471,20 @@ class _Books:
         self._entries.append(entry)
         self._seen[operation.wallet, key] = entry
         return answer(entry, replayed=False)
+
+
+def _opened(operation: Hold, amount_millis: int, key_id: str, now_ms: int) -> HoldRow:
+    return HoldRow(
+        job_id=operation.job_id,
+        wallet=operation.wallet,
+        amount_millis=amount_millis,
+        captured_millis=0,
+        state=OPEN,
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + operation.ttl_ms,
+        closed_at_ms=None,
+        key_id=key_id,
+    )
 
 
 def _tombstone(operation: Release, now_ms: int) -> HoldRow:

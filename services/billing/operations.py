@@ -38,13 +38,15 @@ class Hold:
     quantity: int
     quote: Quote | None
     ttl_ms: int
+    # The key that asks, if it has a spend limit of its own.
+    key_id: str = ""
 
     @property
     def key(self) -> str:
         return f"hold:{self.job_id}"
 
     def parameters(self) -> tuple[object, ...]:
-        # Neither price nor lifetime: a repeat after a new price list is still the same request.
+        # Neither price nor lifetime nor key: a repeat after a new price list, or by another road, is still the same.
         return (HOLD, self.storefront, self.sku, self.quantity)
 
 

@@ -17,11 +17,16 @@ from services.chassis.settings import SettingsError
 # Times the largest quantity of the wire (32 bits) this still fits a signed 64-bit column.
 MAX_UNIT_PRICE_MILLIS = 10**9
 MAX_PLAY_CREDIT_MILLIS = 10**13
+# A billion credits: beyond any gift or sale, far below what a wallet holds.
+MAX_WELCOME_MILLIS = 10**12
 # The wire's uint32; limits beyond it could not be told to anybody.
 MAX_LIMIT = 2**32 - 1
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # A key is its prefix and base62 characters; the underscore at the end keeps the two apart.
+_MONEY = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,3})?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_RESET_URL = re.compile(r"https?://[!-~]+")
 _KEY_PREFIX = re.compile(r"[a-z0-9_]{1,31}_")
 
 
@@ -45,6 +50,19 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """Credit that is sold in one go. The price is for people to read: nothing here takes money."""
+
+    package_id: str
+    title: str
+    credit_millis: int
+    # As decimal text: "9.00".
+    price: str
+    # ISO 4217.
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class Storefront:
     """One public brand as billing knows it: its price list, its key prefixes and its defaults."""
 
@@ -56,6 +74,11 @@ class Storefront:
     limits: Limits
     play_credit_millis: int
     prices: Mapping[str, Price]
+    packages: tuple[Package, ...] = ()
+    # What a new user's live wallet is opened with.
+    welcome_millis: int = 0
+    # Where a new password is set, with `{token}` in it; empty: the mail names the token alone.
+    reset_url: str = ""
 
     def quote(self, sku: str, quantity: int) -> Quote | None:
         """What `quantity` units of `sku` cost, or None where the list has no such SKU."""
@@ -134,6 +157,7 @@ def _storefront(name: str, content: str, faults: list[str]) -> Storefront | None
     known = len(faults)
     root = _Table(table, name, faults)
     keys, limits, play = root.table("keys"), root.table("limits"), root.table("test_wallet")
+    sign_up = root.table("sign_up") if root.has("sign_up") else None
     storefront = Storefront(
         name=name,
         title=root.text("title"),
@@ -143,8 +167,11 @@ def _storefront(name: str, content: str, faults: list[str]) -> Storefront | None
         limits=Limits(*(limits.limit(field) for field in Limits.__slots__)),
         play_credit_millis=play.millis("credits", MAX_PLAY_CREDIT_MILLIS),
         prices=_prices(root, faults),
+        packages=_packages(root, faults),
+        welcome_millis=sign_up.millis("credits", MAX_WELCOME_MILLIS) if sign_up else 0,
+        reset_url=sign_up.reset_url("reset_url") if sign_up else "",
     )
-    for part in (root, keys, limits, play):
+    for part in (root, keys, limits, play, *([sign_up] if sign_up else [])):
         part.refuse_rest()
     return storefront if len(faults) == known else None
 
@@ -165,6 +192,25 @@ def _prices(root: _Table, faults: list[str]) -> dict[str, Price]:
             faults.append(f"{row.place}: the SKU {price.sku!r} is there twice")
         prices[price.sku] = price
     return prices
+
+
+def _packages(root: _Table, faults: list[str]) -> tuple[Package, ...]:
+    packages: dict[str, Package] = {}
+    for row in root.tables("packages") if root.has("packages") else ():
+        package = Package(
+            package_id=row.text("id"),
+            title=row.text("title"),
+            credit_millis=row.millis("credits", MAX_WELCOME_MILLIS),
+            price=row.matching("price", _MONEY, 'is not an amount of money in quotes, as "9.00"'),
+            currency=row.matching("currency", _CURRENCY, 'is not a currency as "USD"'),
+        )
+        row.refuse_rest()
+        if not _NAME.fullmatch(package.package_id) or package.package_id in packages:
+            faults.append(
+                f"{row.place}: the id {package.package_id!r} is there twice, or not made of a-z and 0-9"
+            )
+        packages[package.package_id] = package
+    return tuple(packages.values())
 
 
 def _content_hash(table: Mapping[str, Any]) -> str:
@@ -201,6 +247,24 @@ class _Table:
             return value
         self._fault(name, "is not lower-case letters, digits and underscores, ending in an underscore", value)
         return f"{self.place}:{name}"
+
+    def has(self, name: str) -> bool:
+        return name in self._rest
+
+    def matching(self, name: str, form: re.Pattern[str], problem: str) -> str:
+        value = self._rest.pop(name, None)
+        if isinstance(value, str) and form.fullmatch(value):
+            return value
+        self._fault(name, problem, value)
+        return ""
+
+    def reset_url(self, name: str) -> str:
+        if not self.has(name):
+            return ""
+        url = self.matching(name, _RESET_URL, "is not a URL")
+        if url and url.count("{token}") != 1:
+            self._fault(name, "does not say once where the {token} goes", url)
+        return url
 
     def limit(self, name: str) -> int:
         value = self._rest.pop(name, None)

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from services.billing import customers, ledger
 from services.billing.customers import Customer
-from services.billing.keys import Key, KeyOwner
+from services.billing.keys import Key, KeyOwner, KeyRules
 from services.billing.ledger import Entry, HoldRow, Receipt
 from services.billing.prices import Limits, Storefront
+from services.billing.spending import SpendLimits
 from services.billing.store.totals import Total
+from services.billing.users import TokenOwner, User
 from services.gen.billing.v1 import billing_pb2 as pb
 
 _MODES = {"live": pb.MODE_LIVE, "test": pb.MODE_TEST}
@@ -69,13 +71,35 @@ def adjusted(receipt: Receipt) -> pb.AdjustResponse:
     return pb.AdjustResponse(balance=_balance_of(receipt), replayed=receipt.replayed)
 
 
-def authenticated(owner: KeyOwner) -> pb.AuthenticateResponse:
+def authenticated(owner: KeyOwner | TokenOwner) -> pb.AuthenticateResponse:
+    if isinstance(owner, TokenOwner):
+        user_of_token = owner.login.user
+        return pb.AuthenticateResponse(
+            customer_id=user_of_token.customer_id,
+            storefront=user_of_token.storefront,
+            mode=pb.MODE_LIVE,
+            limits=_limits(owner.limits),
+            user_id=user_of_token.user_id,
+        )
     return pb.AuthenticateResponse(
         customer_id=owner.key.customer_id,
         storefront=owner.storefront,
         mode=_MODES[owner.key.mode],
         key_id=owner.key.key_id,
         limits=_limits(owner.limits),
+        user_id=owner.user_id,
+        rules=_rules(owner.key.rules),
+    )
+
+
+def user(record: User) -> pb.User:
+    return pb.User(
+        user_id=record.user_id,
+        email=record.email,
+        full_name=record.full_name,
+        created_at_ms=record.created_at_ms,
+        customer_id=record.customer_id,
+        storefront=record.storefront,
     )
 
 
@@ -87,6 +111,7 @@ def customer(record: Customer) -> pb.Customer:
         state=_CUSTOMER_STATES[record.state],
         limits=_limits(record.limits),
         created_at_ms=record.created_at_ms,
+        spend_limits=_spend_limits(record.spend_limits),
     )
 
 
@@ -101,6 +126,7 @@ def key(record: Key) -> pb.Key:
         expires_at_ms=record.expires_at_ms,
         revoked_at_ms=record.revoked_at_ms,
         last_used_at_ms=record.last_used_at_ms,
+        rules=_rules(record.rules),
     )
 
 
@@ -155,7 +181,17 @@ def price_list(storefront: Storefront) -> pb.GetPriceListResponse:
         pb.Price(sku=p.sku, unit_price_millis=p.unit_price_millis, unit=p.unit, title=p.title)
         for p in storefront.prices.values()
     ]
-    return pb.GetPriceListResponse(version=storefront.version, prices=prices)
+    packages = [
+        pb.Package(
+            package_id=p.package_id,
+            title=p.title,
+            credit_millis=p.credit_millis,
+            price=p.price,
+            currency=p.currency,
+        )
+        for p in storefront.packages
+    ]
+    return pb.GetPriceListResponse(version=storefront.version, prices=prices, packages=packages)
 
 
 # A part is filled in its place: made by keywords and copied in, it costs twice as much, and these answers are hot.
@@ -174,4 +210,18 @@ def _limits(limits: Limits) -> pb.Limits:
         requests_per_minute=limits.requests_per_minute,
         running_jobs=limits.running_jobs,
         queued_jobs=limits.queued_jobs,
+    )
+
+
+def _spend_limits(limits: SpendLimits) -> pb.SpendLimits | None:
+    if not limits.are_set:
+        return None
+    return pb.SpendLimits(day_millis=limits.day_millis, month_millis=limits.month_millis)
+
+
+def _rules(rules: KeyRules) -> pb.KeyRules | None:
+    if not (rules.models or rules.networks or rules.spend_limits.are_set):
+        return None
+    return pb.KeyRules(
+        models=rules.models, networks=rules.networks, spend_limits=_spend_limits(rules.spend_limits)
     )

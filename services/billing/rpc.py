@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from services.billing import admission, keys, replies
+from services.billing import admission, replies
 from services.billing.authentication import Authenticator
 from services.billing.bookkeeper import Bookkeeper
+from services.billing.key_making import KeyMaker
 from services.billing.prices import Storefronts
 from services.billing.store import customers, holds, wallets
 from services.billing.store import keys as key_rows
-from services.billing.totals import charged_totals
+from services.billing.totals import charged_totals, topped_up_millis
+from services.billing.user_accounts import UserAccounts
 from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.dispatch import Handler, dispatcher
-from services.chassis.settings import Secret
 from services.gen.billing.v1 import billing_pb2 as pb
 from services.gen.billing.v1 import billing_pb2_grpc as rpc
 
@@ -32,14 +33,16 @@ class BillingService(rpc.BillingServiceServicer):
         bookkeeper: Bookkeeper,
         authenticator: Authenticator,
         storefronts: Storefronts,
-        pepper: Secret,
+        key_maker: KeyMaker,
+        users: UserAccounts,
         clock: Clock,
     ) -> None:
         self._database = database
         self._bookkeeper = bookkeeper
         self._authenticator = authenticator
         self._storefronts = storefronts
-        self._pepper = pepper
+        self._key_maker = key_maker
+        self._users = users
         self._clock = clock
         self._dispatch = dispatcher(self._hot_calls(), pb.DispatchResponse, pb.DispatchReply)
 
@@ -73,7 +76,10 @@ class BillingService(rpc.BillingServiceServicer):
     async def GetBalance(self, request: pb.GetBalanceRequest, context: Any) -> pb.GetBalanceResponse:
         wallet = admission.wallet_of(request)
         standing = await self._database.read(lambda connection: wallets.standing(connection, wallet))
-        return pb.GetBalanceResponse(balance=replies.balance(*standing))
+        response = pb.GetBalanceResponse(balance=replies.balance(*standing))
+        if request.with_topped_up:
+            response.topped_up_millis = await topped_up_millis(self._database, wallet)
+        return response
 
     async def ListJournal(self, request: pb.ListJournalRequest, context: Any) -> pb.ListJournalResponse:
         wallet, limit = admission.wallet_of(request), admission.listed(request.limit)
@@ -126,18 +132,12 @@ class BillingService(rpc.BillingServiceServicer):
         customer_id = admission.identifier("customer_id", request.customer_id)
         changes = admission.customer_changes(request)
         changed = await self._database.write(
-            lambda connection: customers.change(connection, customer_id, changes)
+            lambda connection: customers.change(connection, customer_id, changes, self._clock.now_ms())
         )
         return pb.UpdateCustomerResponse(customer=replies.customer(changed))
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Any) -> pb.CreateKeyResponse:
-        customer_id = admission.identifier("customer_id", request.customer_id)
-        customer = await self._database.read(lambda connection: customers.find(connection, customer_id))
-        storefront = self._storefronts.named(customer.storefront)
-        api_key = keys.make(storefront.key_prefix(admission.mode(request.mode)))
-        key = admission.new_key(request, keys.hint(api_key), self._clock.now_ms())
-        digest = keys.digest(api_key, self._pepper)
-        await self._database.write(lambda connection: key_rows.add(connection, key, digest))
+        key, api_key = await self._key_maker.make(request)
         return pb.CreateKeyResponse(key=replies.key(key), api_key=api_key)
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
@@ -149,6 +149,30 @@ class BillingService(rpc.BillingServiceServicer):
         key_id, now_ms = admission.identifier("key_id", request.key_id), self._clock.now_ms()
         key = await self._database.write(lambda connection: key_rows.revoke(connection, key_id, now_ms))
         return pb.RevokeKeyResponse(key=replies.key(key))
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Any) -> pb.RotateKeyResponse:
+        key, api_key = await self._key_maker.rotate(request)
+        return pb.RotateKeyResponse(key=replies.key(key), api_key=api_key)
+
+    async def SignUp(self, request: pb.SignUpRequest, context: Any) -> pb.SignUpResponse:
+        return pb.SignUpResponse(user=replies.user(await self._users.sign_up(request)))
+
+    async def LogIn(self, request: pb.LogInRequest, context: Any) -> pb.LogInResponse:
+        token, expires_at_ms, user = await self._users.log_in(request)
+        return pb.LogInResponse(access_token=token, expires_at_ms=expires_at_ms, user=replies.user(user))
+
+    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
+        return pb.GetUserResponse(user=replies.user(await self._users.find(request)))
+
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, context: Any
+    ) -> pb.RequestPasswordResetResponse:
+        self._users.request_reset(request)
+        return pb.RequestPasswordResetResponse()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Any) -> pb.ResetPasswordResponse:
+        await self._users.reset(request)
+        return pb.ResetPasswordResponse()
 
     def Dispatch(
         self, request_iterator: AsyncIterator[pb.DispatchRequest], context: Any

@@ -14,11 +14,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     literal_column,
+    text,
 )
 
 from services.chassis.schema_migration import CONSTRAINT_NAMES
 
 METADATA = MetaData(naming_convention=CONSTRAINT_NAMES)
+# Of columns that came later: what the rows from before have.
+NO_TEXT, ZERO = text("''"), text("0")
 
 CUSTOMERS = Table(
     "customers",
@@ -52,6 +55,12 @@ API_KEYS = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger, nullable=False),
     Column("last_used_at_ms", BigInteger, nullable=False),
+    # JSON of what the key may do, or empty: everything that its customer may.
+    Column("rules", Text, nullable=False, server_default=NO_TEXT),
+    Column("day_limit_millis", BigInteger, nullable=False, server_default=ZERO),
+    Column("month_limit_millis", BigInteger, nullable=False, server_default=ZERO),
+    # The first key of its line: rotated keys spend against one limit. Empty: itself.
+    Column("line_key_id", Text, nullable=False, server_default=NO_TEXT),
     UniqueConstraint("digest"),
     ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
@@ -68,6 +77,9 @@ WALLETS = Table(
     Column("reserved_millis", BigInteger, nullable=False),
     # The number of journal entries, which is also the sequence of the last one.
     Column("sequence", BigInteger, nullable=False),
+    # Of the customer, on each of its wallets: here the lock under which money moves is held anyway. 0: no limit.
+    Column("day_limit_millis", BigInteger, nullable=False, server_default=ZERO),
+    Column("month_limit_millis", BigInteger, nullable=False, server_default=ZERO),
     ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint("reserved_millis >= 0", name="reserved_not_negative"),
@@ -86,6 +98,8 @@ HOLDS = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("closed_at_ms", BigInteger),
+    # The line of keys whose spend limit it counts against; empty where the key has none.
+    Column("key_id", Text, nullable=False, server_default=NO_TEXT),
     ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
     CheckConstraint("state IN ('open', 'captured', 'released', 'expired')", name="state"),
     CheckConstraint("amount_millis >= 0", name="amount_not_negative"),
@@ -163,5 +177,51 @@ CHARGED_TOTALS = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("captured_millis", BigInteger, nullable=False),
     Column("unbilled_millis", BigInteger, nullable=False),
+    Column("topped_up_millis", BigInteger, nullable=False, server_default=ZERO),
     ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+)
+
+# What is spent in a UTC day ("2026-11-21") or month ("2026-11"), only where there is a limit: a sum over holds.
+SPENDING = Table(
+    "spending",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    # Empty: of the whole wallet.
+    Column("key_id", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("spent_millis", BigInteger, nullable=False),
+    ForeignKeyConstraint(["customer_id", "mode"], ["wallets.customer_id", "wallets.mode"]),
+    CheckConstraint("spent_millis >= 0", name="spent_not_negative"),
+)
+
+# People who sign in with a password, each with a customer of their own.
+USERS = Table(
+    "users",
+    METADATA,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("storefront", Text, nullable=False),
+    # As it was typed, for mails; and as it is compared.
+    Column("email", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("full_name", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    # Raised by a new password: tokens of an older version are refused.
+    Column("token_version", BigInteger, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("storefront", "address"),
+    UniqueConstraint("customer_id"),
+    ForeignKeyConstraint(["customer_id"], ["customers.customer_id"]),
+)
+
+# SHA-256 of the tokens that were mailed: each is good for one new password.
+PASSWORD_RESETS = Table(
+    "password_resets",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    ForeignKeyConstraint(["user_id"], ["users.user_id"]),
+    Index(None, "user_id"),
 )

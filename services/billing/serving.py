@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from sqlalchemy import Connection, select
 
+from services.billing import passwords, upkeep
 from services.billing import settings as places
-from services.billing import upkeep
-from services.billing.authentication import Authenticator
+from services.billing.access_tokens import AccessTokens
+from services.billing.authentication import Authenticator, Secrets
 from services.billing.bookkeeper import Bookkeeper
+from services.billing.key_making import KeyMaker
+from services.billing.mail import Mailer, Outbox, SmtpServer
+from services.billing.passwords import Passwords
+from services.billing.prices import Storefronts
+from services.billing.resets import Resets
 from services.billing.rpc import SERVICE_NAME, BillingService
 from services.billing.settings import MIGRATIONS, Settings
+from services.billing.user_accounts import UserAccounts
 from services.billing.verification import LedgerWatch
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database, migrate
@@ -26,6 +34,7 @@ async def serve(settings: Settings) -> None:
     """Serve until the process is asked to stop. Raises SettingsError or ServiceError if it cannot start."""
     clock = SystemClock()
     storefronts = places.storefronts(settings.price_lists)
+    places.check_mail(settings)
     async with Process("billing", settings.operations_listen) as process, AsyncExitStack() as stack:
         url = settings.database_url.reveal()
         await migrate(url, MIGRATIONS)
@@ -33,9 +42,16 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(database.close)
         bookkeeper = Bookkeeper(database, clock)
         stack.push_async_callback(bookkeeper.close)
-        authenticator = Authenticator(database, storefronts.key_prefixes(), settings.key_pepper, clock)
+        secrets = Secrets(
+            settings.key_peppers, AccessTokens(settings.token_secrets, settings.token_lifetime_s)
+        )
+        authenticator = Authenticator(database, storefronts.key_prefixes(), secrets, clock)
         stack.push_async_callback(authenticator.write_uses)
-        service = BillingService(database, bookkeeper, authenticator, storefronts, settings.key_pepper, clock)
+        users = await stack.enter_async_context(
+            _users(settings, database, storefronts, secrets.tokens, clock)
+        )
+        key_maker = KeyMaker(database, storefronts, settings.key_peppers[0], clock)
+        service = BillingService(database, bookkeeper, authenticator, storefronts, key_maker, users, clock)
         await stack.enter_async_context(rounds(clock, _rounds(database, bookkeeper, authenticator, clock)))
         server = RpcServer(
             settings.grpc_listen, [partial(rpc.add_BillingServiceServicer_to_server, service)], [SERVICE_NAME]
@@ -44,6 +60,31 @@ async def serve(settings: Settings) -> None:
         process.add_check("database", lambda: database.read(_ping))
         process.announce(grpc=server.address)
         await process.until_stopped()
+
+
+@asynccontextmanager
+async def _users(
+    settings: Settings, database: Database, storefronts: Storefronts, tokens: AccessTokens, clock: Clock
+) -> AsyncIterator[UserAccounts]:
+    async with Resets(database, storefronts, _mailer(settings), clock) as resets:
+        hashed = Passwords(passwords.argon2id())
+        try:
+            yield UserAccounts(database, storefronts, hashed, tokens, resets, clock)
+        finally:
+            hashed.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if not settings.smtp_host:
+        return Outbox(settings.outbox)
+    return SmtpServer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        security=settings.smtp_security,
+        sender=settings.smtp_from,
+        user=settings.smtp_user,
+        password=settings.smtp_password,
+    )
 
 
 def _rounds(

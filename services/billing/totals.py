@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from services.billing import errors
 from services.billing.operations import WalletId
 from services.billing.store import totals as store
 from services.billing.store.totals import Total
@@ -35,6 +36,17 @@ async def charged_totals(
     if advanced:
         await database.write(lambda connection: store.remember(connection, advanced))
     return list(after.values())
+
+
+async def topped_up_millis(database: Database, wallet: WalletId) -> int:
+    """All that was ever bought or given to a wallet, in millis. Raises ServiceError CUSTOMER_NOT_FOUND."""
+    while True:
+        totals = await charged_totals(database, [wallet], ENTRIES_A_CALL)
+        if not totals:
+            raise errors.customer_not_found(wallet.customer_id)
+        # Of a long history that nobody has added up yet every turn remembers a part.
+        if not totals[0].behind:
+            return totals[0].topped_up_millis
 
 
 def _parts(kept: Sequence[Total], entries_a_call: int) -> list[tuple[list[Total], int]]:

@@ -54,7 +54,7 @@ async def verify(read: Reader) -> Report:
     after = _FIRST
     while wallets := await read(partial(rows.wallets_page, after=after, limit=PAGE_ROWS)):
         for wallet in wallets:
-            report.findings += await _verify_wallet(read, wallet, Fold(wallet.wallet), report)
+            report.findings += await _verify_wallet(read, wallet, _fold(wallet), report)
         after = wallets[-1].wallet
     after_job_id = ""
     while holds := await read(partial(rows.holds_page, after_job_id=after_job_id, limit=PAGE_ROWS)):
@@ -80,15 +80,20 @@ async def _verify_wallet(read: Reader, facts: WalletFacts, fold: Fold, report: R
             up_to_sequence=facts.last_entry,
             limit=PAGE_ROWS,
         )
-        entries, repeated_keys, jobs_without_hold = await read(page)
+        entries, repeated_keys, jobs_without_hold, holds_made = await read(page)
         for entry in entries:
             findings += check_entry(entry) + fold.add(entry) + fold.compare_remembered(facts)
+            fold.count(entry, holds_made.get(entry.job_id))
             report.book_entry(entry)
         findings += [Finding("I7", f"key {key}", "it was used more than once") for key in repeated_keys]
         findings += [Finding("I7", f"job {job_id}", "its hold is missing") for job_id in jobs_without_hold]
     report.wallets += 1
     report.book(f"wallets:{wallet.mode}", facts.balance_millis)
-    return findings + fold.compare(facts)
+    return findings + fold.compare(facts) + fold.compare_spent(facts)
+
+
+def _fold(facts: WalletFacts) -> Fold:
+    return Fold(facts.wallet, spent={} if facts.spent else None)
 
 
 def _verify_hold(facts: HoldFacts) -> list[Finding]:
@@ -116,7 +121,10 @@ class LedgerWatch:
         after = self._after_wallet
         page = await self._read(lambda connection: rows.wallets_page(connection, after, WATCH_PAGE_ROWS))
         for facts in page:
-            fold = self._folds.pop(facts.wallet, None) or Fold(facts.wallet)
+            fold = self._folds.pop(facts.wallet, None) or _fold(facts)
+            if facts.spent and fold.spent is None:
+                # A limit is new: what was spent before it was not counted on the way here.
+                fold = _fold(facts)
             findings = await _verify_wallet(self._read, facts, fold, Report())
             self._report(findings)
             if not findings:

@@ -8,7 +8,7 @@ A point's name says what is being done and on which side of it the code is:
 - `commit.<what>.before`: every statement of the transaction has run, COMMIT has not been sent; `.after`: it is durable,
   and nobody has been answered.
 - `call.<service>.<method>.before`: nothing has left; `.after`: the answer is there, and nobody has acted on it.
-- `provider.<what>` and `media.<what>`, `references.<what>`: the same for what lies outside.
+- `provider.<what>`, `media.<what>`, `references.<what>` and `webhook.<what>`: the same for what lies outside.
 """
 
 from __future__ import annotations

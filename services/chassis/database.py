@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.chassis import postgres_writer, sqlite_writer, storage_failures
 from services.chassis.database_address import Dialect, parse_url
+from services.chassis.database_time import database_now_ms
 from services.chassis.prepared_statements import Prepared, prepared
 from services.chassis.read_together import read_together
 from services.chassis.schema_migration import migrate, schema_drift
 from services.chassis.set_statements import (
-    database_now_ms,
     insert_rows,
     insert_tuples,
     locked,
@@ -34,7 +34,7 @@ from services.chassis.set_statements import (
     upsert_rows,
 )
 from services.chassis.storage_failures import CommitOutcomeUnknown
-from services.chassis.write_together import Change, Insertion, write_together
+from services.chassis.write_together import Change, Insertion, Upsertion, write_together
 
 __all__ = [
     "Change",
@@ -42,6 +42,7 @@ __all__ = [
     "Database",
     "Insertion",
     "Prepared",
+    "Upsertion",
     "database_now_ms",
     "insert_rows",
     "insert_tuples",
@@ -178,13 +179,14 @@ class _PostgresDatabase(Database):
             application_name=application_name,
             settings=postgres_writer.WRITER_SETTINGS,
             pool_size=WRITERS,
+            direct=True,
         )
         readers = postgres_writer.open_engine(
             url,
             application_name=f"{application_name}-reader",
             settings=postgres_writer.READER_SETTINGS,
             pool_size=READERS,
-            autocommit=True,
+            direct=True,
         )
         try:
             await postgres_writer.check_server(writers)

@@ -7,8 +7,14 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -18,14 +24,14 @@ from typing import Final, Self
 import aiohttp
 from prometheus_client import Counter, Histogram
 
-from services.chassis.egress_connector import Pinned, answer_to_get, tls_context
+from services.chassis.egress_connector import Pinned, answer_to_get, answer_to_post, tls_context
 from services.chassis.egress_failures import EgressFailed, failure_of
 from services.chassis.egress_places import Places, at_address
 from services.chassis.egress_policy import EgressPolicy, EgressRefused
 from services.chassis.egress_resolver import Resolve, SystemResolver, addresses_of, system_resolver
 from services.chassis.egress_url import Target, parse
 
-__all__ = ["Arriving", "Egress", "EgressFailed", "EgressRefused", "Resolve", "system_resolver"]
+__all__ = ["Arriving", "Egress", "EgressFailed", "EgressRefused", "Posted", "Resolve", "system_resolver"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +40,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # As many as a client tries in a connect limit of seconds; all of a name's addresses are judged nevertheless.
 _ADDRESSES_LIMIT: Final = 8
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+# Whoever answers a POST is read so far, out of courtesy to servers that mind an early goodbye. Nobody looks at it.
+_COURTESY_BYTES: Final = 64 * 1024
 
 _REFUSALS = Counter(
     "atelier_egress_refusals_total", "Addresses of customers that were refused, by rule.", ["rule"]
@@ -90,6 +98,14 @@ class Arriving:
         raise failure
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """How a POST was answered. `retry_after` is that header as it came, empty without one."""
+
+    status: int
+    retry_after: str
+
+
 class Egress:
     """Fetches what customers name, through every check of this package. One a process; enter it first."""
 
@@ -123,6 +139,32 @@ class Egress:
         `chunks`, and, when the time is over, wherever the caller waits inside.
         """
         return self._fetch(url, total_s, limit_bytes)
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, total_s: float) -> Posted:
+        """POSTs `body` once. A redirect is an answer like any other: it is not followed.
+
+        `total_s` is over everything. Of the answer's body at most 64 KiB are read, and thrown away; once the status
+        is there it counts, however the body goes on. How many posts there are at a time, and to whom, is the
+        caller's business: `fetch`'s places are not taken. Raises EgressRefused and EgressFailed, and ValueError
+        for a header that is no plain line.
+        """
+        trail = _Trail()
+        with _told(trail):
+            answered: Posted | None = None
+            try:
+                async with asyncio.timeout(total_s):
+                    target = parse(url, self._policy)
+                    trail.host = target.host
+                    pinned = await self._pinned_alone(target)
+                    async with answer_to_post(pinned, self._trust(), body, headers) as response:
+                        retry_after = response.headers.get("Retry-After", "")[:100]
+                        answered = Posted(response.status, retry_after)
+                        await _drain(response)
+            except TimeoutError:
+                pass
+            if answered is None:
+                raise EgressFailed("timeout")
+            return answered
 
     async def check(self, url: str) -> None:
         """Every check that needs no connection. Raises EgressRefused, EgressFailed."""
@@ -164,19 +206,30 @@ class Egress:
 
     @asynccontextmanager
     async def _answer(self, target: Target, trail: _Trail) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._tls is None:
-            raise RuntimeError("an Egress is entered before it fetches")
         pinned = await self._pinned(target, trail)
         places = frozenset({target.host, *map(at_address, pinned.addresses)})
         async with (
             _place(self._connections, places, trail),
-            answer_to_get(pinned, self._tls) as response,
+            answer_to_get(pinned, self._trust()) as response,
         ):
             yield response
 
+    def _trust(self) -> ssl.SSLContext:
+        if self._tls is None:
+            raise RuntimeError("an Egress is entered before it fetches")
+        return self._tls
+
     async def _pinned(self, target: Target, trail: _Trail) -> Pinned:
         """Resolves once and judges every answer: one that is refused refuses all."""
-        addresses = await self._addresses(target, trail)
+        return self._judged_all(target, await self._addresses(target, trail))
+
+    async def _pinned_alone(self, target: Target) -> Pinned:
+        """`_pinned`, without waiting behind others for a place."""
+        if target.literal is not None:
+            return self._judged_all(target, [target.literal])
+        return self._judged_all(target, await addresses_of(self._resolve, target.host))
+
+    def _judged_all(self, target: Target, addresses: list[IPv4Address | IPv6Address]) -> Pinned:
         for address in addresses:
             self._policy.check_address(address, target.port, target.scheme)
         return Pinned(target, tuple(addresses[:_ADDRESSES_LIMIT]), self._policy)
@@ -186,6 +239,14 @@ class Egress:
             return [target.literal]
         async with _place(self._lookups, frozenset({target.host}), trail):
             return await addresses_of(self._resolve, target.host)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Reads a little of a body that nobody wants; whatever is wrong with it changes nothing."""
+    read_bytes = 0
+    with suppress(Exception):  # aiohttp has many, and a parser may let more through
+        while read_bytes < _COURTESY_BYTES and (chunk := await response.content.readany()):
+            read_bytes += len(chunk)
 
 
 @asynccontextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,9 @@ _HEADERS: Final = {
     "Connection": "close",
     "User-Agent": "Atelier/1 (+reference fetch)",
 }
+# RFC 9110: a token, and visible ASCII with blanks inside. Nothing else leaves, so no value can begin a line of its own.
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,4094}[\x21-\x7e])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +127,35 @@ async def answer_to_get(pinned: Pinned, tls: ssl.SSLContext) -> AsyncIterator[ai
     Redirects are answers like any other. Reading the body raises what aiohttp raises: see `failure_of`.
     """
     async with _session(pinned, tls) as session:
-        response = await _get(session, pinned)
+        response = await _asked(session, pinned, "GET")
         try:
             yield response
         finally:
             response.close()
 
 
-async def _get(session: aiohttp.ClientSession, pinned: Pinned) -> aiohttp.ClientResponse:
+@asynccontextmanager
+async def answer_to_post(
+    pinned: Pinned, tls: ssl.SSLContext, body: bytes, headers: Mapping[str, str]
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The answer to one POST, in all else like `answer_to_get`. Raises ValueError for a header that is no plain line."""
+    if not all(
+        _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(text) for name, text in headers.items()
+    ):
+        raise ValueError("a header's name or value is not plain, visible ASCII")
+    async with _session(pinned, tls) as session:
+        response = await _asked(session, pinned, "POST", data=body, headers=dict(headers))
+        try:
+            yield response
+        finally:
+            response.close()
+
+
+async def _asked(
+    session: aiohttp.ClientSession, pinned: Pinned, method: str, **more: Any
+) -> aiohttp.ClientResponse:
     try:
-        return await session.get(_url(pinned.target), allow_redirects=False)
+        return await session.request(method, _url(pinned.target), allow_redirects=False, **more)
     except Exception as error:  # whatever it is, it carries the request, and must not leave
         failure = pinned.refusals[0] if pinned.refusals else failure_of(error)
     raise failure

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from services.chassis import database_metrics, storage_failures
+from services.chassis import database_metrics, postgres_statements, storage_failures
 from services.chassis.errors import ServiceError
 
 T = TypeVar("T")
@@ -62,6 +62,8 @@ CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014"})
 
 READ_ONLY_STATE = "25006"
 
+SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
 UNAVAILABLE_STATES = frozenset({"57P01", "57P02", "57P03", "53100", "53200", "53300", "25006"})
 """admin_shutdown, crash_shutdown, cannot_connect_now, disk_full, out_of_memory, too_many_connections, and
 read_only_sql_transaction (a standby after a failover)."""
@@ -74,9 +76,12 @@ def plain_url(url: str) -> str:
 
 
 def open_engine(
-    url: str, *, application_name: str, settings: Mapping[str, str], pool_size: int, autocommit: bool = False
+    url: str, *, application_name: str, settings: Mapping[str, str], pool_size: int, direct: bool = False
 ) -> AsyncEngine:
-    """An engine whose sessions carry `settings`; it connects on first use."""
+    """An engine whose sessions carry `settings`; it connects on first use.
+
+    With `direct` its transactions are begun and ended by `run_transaction` and `run_reading` only.
+    """
     server_settings = {**settings, "application_name": application_name}
     migrating = settings is MIGRATION_SETTINGS
 
@@ -85,7 +90,9 @@ def open_engine(
             plain_url(url),
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=None if migrating else COMMAND_TIMEOUT_S,
-            statement_cache_size=0,  # SQLAlchemy's dialect keeps the prepared statements itself
+            # For those sent past SQLAlchemy, whose dialect keeps its own.
+            statement_cache_size=STATEMENTS_KEPT,
+            max_cached_statement_lifetime=0,
             server_settings=server_settings,
         )
 
@@ -99,10 +106,10 @@ def open_engine(
         pool_timeout=POOL_WAIT_S,
         # Errors are logged, and what a row holds is not for the log.
         hide_parameters=True,
-        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
+        isolation_level="AUTOCOMMIT" if direct else "READ COMMITTED",
     )
     database_metrics.count_statements_of(engine.sync_engine)
-    return engine
+    return postgres_statements.speak_directly(engine) if direct else engine
 
 
 async def check_server(engine: AsyncEngine) -> None:
@@ -141,6 +148,8 @@ async def run_transaction(engine: AsyncEngine, work: Callable[[Connection], T]) 
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
+            # Its neighbours in the pool are as dead.
+            await engine.dispose()
             return await _write_once(engine, work)
     except Exception as error:
         raise_typed(error)
@@ -152,28 +161,36 @@ async def _write_once(engine: AsyncEngine, work: Callable[[Connection], T]) -> T
 
 
 async def _transact(connection: AsyncConnection, work: Callable[[Connection], T]) -> T:
-    transaction = await connection.begin()
+    await postgres_statements.begin(connection)
+    result = await _within(connection, work)
     try:
-        result = await connection.run_sync(work)
-    except TimeoutError:
-        await connection.invalidate()
-        raise
-    except BaseException:
-        if not connection.invalidated:
-            await transaction.rollback()
-        raise
-    try:
-        await transaction.commit()
+        await postgres_statements.commit(connection)
     except Exception as error:
         if _says_not_committed(error):
             raise
         await connection.invalidate()
         raise storage_failures.commit_outcome_unknown() from error
+    except BaseException:
+        await connection.invalidate()
+        raise
     return result
+
+
+async def _within(connection: AsyncConnection, work: Callable[[Connection], T]) -> T:
+    try:
+        return await connection.run_sync(work)
+    except TimeoutError:
+        await connection.invalidate()
+        raise
+    except BaseException:
+        await postgres_statements.roll_back(connection)
+        raise
 
 
 def _says_not_committed(error: Exception) -> bool:
     """Whether the server itself said that COMMIT failed: then the transaction is known to be undone."""
+    if isinstance(error, postgres_statements.NothingKeptError):
+        return True
     state = _sqlstate(error)
     return state is not None and not state.startswith("08") and state not in UNAVAILABLE_STATES
 
@@ -186,24 +203,24 @@ async def run_reading(engine: AsyncEngine, work: Callable[[Connection], T], *, s
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
+            await engine.dispose()
             return await _read_once(engine, work, snapshot=snapshot)
     except Exception as error:
         raise_typed(error, reading=True)
 
 
-async def _take_snapshot(connection: AsyncConnection) -> None:
-    _ = await connection.execution_options(isolation_level="REPEATABLE READ")
-
-
 async def _read_once(engine: AsyncEngine, work: Callable[[Connection], T], *, snapshot: bool) -> T:
     async with engine.connect() as connection:
-        if snapshot:
-            await _take_snapshot(connection)
-        try:
-            return await connection.run_sync(work)
-        except TimeoutError:
-            await connection.invalidate()
-            raise
+        if not snapshot:
+            try:
+                return await connection.run_sync(work)
+            except TimeoutError:
+                await connection.invalidate()
+                raise
+        await postgres_statements.begin(connection, SNAPSHOT)
+        result = await _within(connection, work)
+        await postgres_statements.roll_back(connection)
+        return result
 
 
 def _sqlstate(error: BaseException) -> str | None:

@@ -21,7 +21,7 @@ from sqlalchemy import ARRAY, CompoundSelect, Connection, Delete, Dialect, Inser
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
-from services.chassis import database_metrics
+from services.chassis import database_metrics, postgres_statements
 
 Statement = Select[Any] | CompoundSelect[Any] | Insert | Update | Delete
 Processor = Callable[[Any], Any]
@@ -143,6 +143,8 @@ def fetch_rows(connection: Connection, sql: str, parameters: tuple[Any, ...]) ->
             return raw.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             _raise_wrapped(connection, sql, error)
+    if postgres_statements.is_direct(connection):
+        return postgres_statements.fetch(connection, sql, parameters)
     # The driver's cursor holds all its rows already; SQLAlchemy's rows would only be copies with names.
     cursor = connection.exec_driver_sql(sql, parameters).cursor
     return cast("Rows", cursor.fetchall())
@@ -152,6 +154,8 @@ def change_rows(connection: Connection, sql: str, parameters: tuple[Any, ...]) -
     """Run `sql` and count the rows that it changed."""
     raw = _own_sqlite(connection)
     if raw is None:
+        if postgres_statements.is_direct(connection):
+            return postgres_statements.change(connection, sql, parameters)
         return connection.exec_driver_sql(sql, parameters).rowcount
     database_metrics.count_statement()
     try:

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import msgspec
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     ColumnElement,
     Connection,
@@ -31,6 +30,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
@@ -44,6 +44,7 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from services.chassis import array_text
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.prepared_statements import Prepared, Processor, bind_processor, change_all, prepared
 
@@ -98,31 +99,6 @@ def _member_of_on_sqlite(element: _MemberOf, compiler: SQLCompiler, **options: A
 def _member_of_on_postgresql(element: _MemberOf, compiler: SQLCompiler, **options: Any) -> str:
     column, values = element.clauses
     return f"({compiler.process(column, **options)} = ANY({compiler.process(values, **options)}))"
-
-
-class _DatabaseNowMs(FunctionElement[int]):
-    name = "database_now_ms"
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(_DatabaseNowMs, "sqlite")
-def _now_on_sqlite(_element: _DatabaseNowMs, _compiler: SQLCompiler, **_options: Any) -> str:
-    # Integer arithmetic: julianday() is a float and is off by a millisecond now and then.
-    return (
-        "(CAST(strftime('%s', 'now') AS INTEGER) * 1000 + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER))"
-    )
-
-
-@compiles(_DatabaseNowMs, "postgresql")
-def _now_on_postgresql(_element: _DatabaseNowMs, _compiler: SQLCompiler, **_options: Any) -> str:
-    # statement_timestamp() is STABLE, so a comparison with it may use an index; clock_timestamp() may not.
-    return "CAST(floor(extract(epoch FROM statement_timestamp()) * 1000) AS BIGINT)"
-
-
-def database_now_ms() -> ColumnElement[int]:
-    """The engine's own clock at the start of the statement, in milliseconds since the epoch (UTC)."""
-    return _DatabaseNowMs()
 
 
 def member_of(column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
@@ -192,18 +168,28 @@ def _built(build: Callable[..., Insert | Update], shape: Shape) -> Prepared:
     return prepared(build(*shape))
 
 
-def as_arrays(names: Names, rows: Sequence[tuple[Any, ...]], prefix: str = "v_") -> dict[str, list[Any]]:
-    """What a statement over arrays is given: each column's values in a list."""
-    return {
-        f"{prefix}{name}": list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
+def as_arrays(
+    table: Table, names: Names, rows: Sequence[tuple[Any, ...]], prefix: str = "v_"
+) -> dict[str, Any]:
+    """What a statement over arrays is given: each column's values in a list, or in a text that spells one."""
+    columns = zip(names, _spellings(table, names), zip(*rows, strict=True), strict=True)
+    return {f"{prefix}{name}": spelled(column) for name, spelled, column in columns}
+
+
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _spellings(table: Table, names: Names) -> list[array_text.Spelling]:
+    return [array_text.spelling_of(table.c[name].type) or list for name in names]
 
 
 def _unnested(table: Table, names: Sequence[str], prefix: str) -> TableValuedAlias:
-    arrays = [
-        bindparam(f"{prefix}{name}", type_=postgresql.ARRAY(_array_item_type(table.c[name].type)))
-        for name in names
-    ]
+    arrays: list[ColumnElement[Any]] = []
+    for name in names:
+        column_type = table.c[name].type
+        array_type = postgresql.ARRAY(_array_item_type(column_type))
+        if array_text.spelling_of(column_type) is not None:
+            arrays.append(cast(bindparam(f"{prefix}{name}", type_=Text()), array_type))
+        else:
+            arrays.append(bindparam(f"{prefix}{name}", type_=array_type))
     unnest: Function[Any] = func.unnest(*arrays)
     return unnest.table_valued(*names, name="v").render_derived()
 
@@ -236,7 +222,7 @@ def insert_tuples(
         return 0
     if connection.dialect.name == "postgresql":
         insert = _built(_postgres_insert, (table, names, ignore_conflicts))
-        return insert.run(connection, **as_arrays(names, rows))
+        return insert.run(connection, **as_arrays(table, names, rows))
     suffix = " ON CONFLICT DO NOTHING" if ignore_conflicts else ""
     return _sqlite_insert(connection, table, names, rows, suffix)
 
@@ -314,22 +300,37 @@ def upsert_rows(
         return
     names = _columns_of(table, rows)
     ordered = _as_tuples(names, sorted(rows, key=itemgetter(*key)))
+    upsert_tuples(connection, table, tuple(key), names, ordered, add=tuple(add), replace=tuple(replace))
+
+
+def upsert_tuples(
+    connection: Connection,
+    table: Table,
+    key: Names,
+    names: Names,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    add: Names = (),
+    replace: Names = (),
+) -> None:
+    """`upsert_rows` of rows that are in the order of their key, their values in the order of `names`."""
     if connection.dialect.name == "postgresql":
-        shape = (table, names, tuple(key), tuple(add), tuple(replace))
-        _built(_postgres_upsert, shape).run(connection, **as_arrays(names, ordered))
+        shape = (table, names, key, add, replace)
+        _built(upsert_from_arrays, shape).run(connection, **as_arrays(table, names, rows))
         return
     quote = connection.dialect.identifier_preparer.quote
     changes = [f"{quote(name)} = {quote(table.name)}.{quote(name)} + excluded.{quote(name)}" for name in add]
     changes += [f"{quote(name)} = excluded.{quote(name)}" for name in replace]
     target = ", ".join(quote(name) for name in key)
     action = f"UPDATE SET {', '.join(changes)}" if changes else "NOTHING"
-    _sqlite_insert(connection, table, names, ordered, f" ON CONFLICT ({target}) DO {action}")
+    _sqlite_insert(connection, table, names, rows, f" ON CONFLICT ({target}) DO {action}")
 
 
-def _postgres_upsert(
-    table: Table, names: tuple[str, ...], key: tuple[str, ...], add: tuple[str, ...], replace: tuple[str, ...]
+def upsert_from_arrays(
+    table: Table, names: Names, key: Names, add: Names, replace: Names, prefix: str = "v_"
 ) -> Insert:
-    statement = insertion_of_arrays(table, names)
+    """PostgreSQL's upsert of rows that are given as one array a column."""
+    statement = insertion_of_arrays(table, names, prefix)
     changes: dict[str, Any] = {name: table.c[name] + statement.excluded[name] for name in add}
     changes |= {name: statement.excluded[name] for name in replace}
     if not changes:
@@ -395,7 +396,7 @@ Fence = tuple[Table, Names, Names, Names]
 def _update_unread(connection: Connection, fence: Fence, rows: Sequence[tuple[Any, ...]]) -> None:
     table, names = fence[:2]
     if connection.dialect.name == "postgresql":
-        _built(update_from_arrays, (*fence, False)).run(connection, **as_arrays(names, rows))
+        _built(update_from_arrays, (*fence, False)).run(connection, **as_arrays(table, names, rows))
         return
     # Where nobody asks which rows were there, plain values take SQLite half as long as reading them out of JSON.
     spelled = partial(_sqlite_update_sql, *fence, connection.dialect)
@@ -421,7 +422,7 @@ def _set_of_rows(
     connection: Connection, table: Table, names: Names, rows: Sequence[tuple[Any, ...]]
 ) -> dict[str, Any] | None:
     if connection.dialect.name == "postgresql":
-        return as_arrays(names, rows)
+        return as_arrays(table, names, rows)
     return _json_rows(connection, table, names, rows)
 
 
@@ -466,9 +467,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def _json_rows(
     connection: Connection, table: Table, names: Names, rows: Sequence[tuple[Any, ...]]
 ) -> dict[str, Any] | None:
-    """The rows as one JSON parameter, or None for what SQLite's JSON cannot carry: bytes, exact floats, a
-    NUL in a text.
-    """
+    """The rows as one JSON parameter, or None for what SQLite's cannot carry: bytes, exact floats, a NUL in a text."""
     if not _fits_json(table, names):
         return None
     try:

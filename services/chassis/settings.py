@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 S = TypeVar("S")
 
@@ -154,6 +155,14 @@ def host_and_port(text: str) -> str:
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
         raise ValueError(f"must be host:port, not {text!r}")
     return text
+
+
+def web_origin(text: str) -> str:
+    """A parser for `https://host[:port][/path]`, without a slash at the end."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"must be an address such as https://api.example.com, not {text!r}")
+    return text.rstrip("/")
 
 
 def file_secret(text: str) -> Secret:

@@ -40,8 +40,23 @@ class Change:
     rows: Tuples
 
 
-Step = Insertion | Change
-Shape = tuple[Table, Names | None, Names]
+@dataclass(frozen=True, slots=True)
+class Upsertion:
+    """Rows that are new, or whose `add` columns grow by what is given and whose `replace` columns take it.
+
+    Their values are in the order of `names`; no key comes twice.
+    """
+
+    table: Table
+    key: Names
+    names: Names
+    rows: Tuples
+    add: Names = ()
+    replace: Names = ()
+
+
+Step = Insertion | Change | Upsertion
+Shape = tuple[type[Step], Table, Names, Names, Names, Names]
 
 SHAPES_KEPT = 256
 """Combinations of steps of which the statement is kept; a service has a few for each kind of batch."""
@@ -56,19 +71,25 @@ def write_together(connection: Connection, steps: Sequence[Step]) -> None:
     elif filled:
         values: dict[str, Any] = {}
         for place, step in enumerate(filled):
-            values |= set_statements.as_arrays(step.names, step.rows, prefix=f"v{place}_")
+            values |= set_statements.as_arrays(step.table, step.names, step.rows, prefix=f"v{place}_")
         _statement(tuple(map(_shape, filled))).run(connection, **values)
 
 
 def _write(connection: Connection, step: Step) -> None:
     if isinstance(step, Insertion):
         set_statements.insert_tuples(connection, step.table, step.names, step.rows)
+    elif isinstance(step, Upsertion):
+        set_statements.upsert_tuples(
+            connection, step.table, step.key, step.names, step.rows, add=step.add, replace=step.replace
+        )
     else:
         set_statements.update_tuples(connection, step.table, step.key, step.names, step.rows)
 
 
 def _shape(step: Step) -> Shape:
-    return step.table, step.key if isinstance(step, Change) else None, step.names
+    key = () if isinstance(step, Insertion) else step.key
+    add, replace = (step.add, step.replace) if isinstance(step, Upsertion) else ((), ())
+    return type(step), step.table, step.names, key, add, replace
 
 
 @lru_cache(maxsize=SHAPES_KEPT)
@@ -80,7 +101,9 @@ def _statement(shapes: tuple[Shape, ...]) -> Prepared:
 
 
 def _one(shape: Shape, prefix: str) -> Insert | Update:
-    table, key, names = shape
-    if key is None:
+    kind, table, names, key, add, replace = shape
+    if kind is Insertion:
         return set_statements.insertion_of_arrays(table, names, prefix)
+    if kind is Upsertion:
+        return set_statements.upsert_from_arrays(table, names, key, add, replace, prefix)
     return set_statements.update_from_arrays(table, names, key, (), prefix=prefix)

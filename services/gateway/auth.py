@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -27,7 +28,8 @@ _REFUSED_LIFETIME_S: Final = 1.0
 # About 5 MB; refusals are kept apart so that a flood of made-up keys cannot push out good ones.
 _CAPACITY: Final = 10_000
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,256}")
+# A key has about 50 characters, an access token some 300.
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,1024}")
 
 _LOOKUPS = Counter(
     "atelier_gateway_auth_lookups_total", "Keys looked at, by where the answer came from.", ["source"]
@@ -37,7 +39,11 @@ _CACHED, _SHARED, _ASKED = (_LOOKUPS.labels(source) for source in ("cache", "sha
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A customer as an API key shows it. `test`: the key of the test wallet. 0 requests a minute: no limit."""
+    """A customer as an API key shows it. `test`: the key of the test wallet. 0 requests a minute: no limit.
+
+    models, networks: what the key may be used for and from; empty: all. user_id: 0 where the customer has no user.
+    spend_limited: the key has a spend limit of its own.
+    """
 
     customer_id: str
     storefront: str
@@ -46,6 +52,18 @@ class Caller:
     requests_per_minute: int
     running_jobs: int
     queued_jobs: int
+    models: frozenset[str] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    user_id: int = 0
+    spend_limited: bool = False
+
+    def may_come_from(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the key may be used from there."""
+        return not self.networks or any(address in network for network in self.networks)
+
+    def may_use(self, public_model: str) -> bool:
+        """Whether the key may ask for this model of its storefront."""
+        return not self.models or public_model in self.models
 
 
 class Identify(Protocol):
@@ -64,6 +82,16 @@ def bearer_of(request: web.Request) -> str:
     if len(values) != 1 or scheme.lower() != "bearer" or not _KEY.fullmatch(token):
         raise errors.invalid_api_key()
     return token
+
+
+def bearer_or(request: web.Request, header: str) -> str:
+    """The token of the Authorization header; where there is none, the key in `header`. Raises as `bearer_of`."""
+    values = request.headers.getall(header, ())
+    if "Authorization" in request.headers or not values:
+        return bearer_of(request)
+    if len(values) != 1 or not _KEY.fullmatch(values[0]):
+        raise errors.invalid_api_key()
+    return values[0]
 
 
 class _Memory:

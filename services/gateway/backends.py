@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from ipaddress import ip_network
 from types import TracebackType
 from typing import Final, Self
 
@@ -36,7 +37,7 @@ _DROPS_LIMIT: Final = 256
 
 # Reads, and the one write that carries an idempotency key: these may be sent again when a stream breaks.
 _BILLING_REPEATABLE: Final = frozenset({"Authenticate", "GetBalance"})
-_JOBS_REPEATABLE: Final = frozenset({"CreateJob", "GetJob"})
+_JOBS_REPEATABLE: Final = frozenset({"CreateJob", "GetJob", "GetUsage", "ListJobs", "PutWebhookForm"})
 _POOL_REPEATABLE: Final = frozenset({"DropReferences"})
 
 
@@ -71,6 +72,11 @@ class Backends:
         self._pool_stub: provider_pool_pb2_grpc.ProviderPoolServiceAsyncStub = (
             provider_pool_pb2_grpc.ProviderPoolServiceStub(self.pool.channel)
         )
+        # For what is asked now and then; a stream's place is for the hot calls.
+        self._billing_stub: billing_pb2_grpc.BillingServiceAsyncStub = billing_pb2_grpc.BillingServiceStub(
+            self.billing.channel
+        )
+        self._jobs_stub: jobs_pb2_grpc.JobsServiceAsyncStub = jobs_pb2_grpc.JobsServiceStub(self.jobs.channel)
         self._drops: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -88,7 +94,7 @@ class Backends:
             await asyncio.gather(*self._drops, return_exceptions=True)
 
     async def identify(self, api_key: str) -> Caller:
-        """Who owns `api_key`. Raises INVALID_API_KEY, CUSTOMER_INACTIVE."""
+        """Who owns `api_key`, or the access token in its place. Raises INVALID_API_KEY, CUSTOMER_INACTIVE."""
         answer = await self.billing.stream.call(
             "Authenticate",
             billing_pb2.AuthenticateRequest(api_key=api_key),
@@ -103,6 +109,10 @@ class Backends:
             requests_per_minute=answer.limits.requests_per_minute,
             running_jobs=answer.limits.running_jobs,
             queued_jobs=answer.limits.queued_jobs,
+            models=frozenset(answer.rules.models),
+            networks=tuple(map(ip_network, answer.rules.networks)),
+            user_id=answer.user_id,
+            spend_limited=answer.rules.HasField("spend_limits"),
         )
 
     async def balance(self, caller: Caller) -> billing_pb2.Balance:
@@ -116,6 +126,43 @@ class Backends:
         )
         return answer.balance
 
+    async def wallet(self, caller: Caller) -> billing_pb2.GetBalanceResponse:
+        """The wallet of the caller's mode, with what was ever put into it."""
+        mode = billing_pb2.MODE_TEST if caller.test else billing_pb2.MODE_LIVE
+        return await self.billing.stream.call(
+            "GetBalance",
+            billing_pb2.GetBalanceRequest(customer_id=caller.customer_id, mode=mode, with_topped_up=True),
+            billing_pb2.GetBalanceResponse,
+            timeout_s=_CALL_TIMEOUT_S,
+        )
+
+    async def price_list(self, storefront: str) -> billing_pb2.GetPriceListResponse:
+        """What the storefront sells. Raises UNKNOWN_STOREFRONT."""
+        request = billing_pb2.GetPriceListRequest(storefront=storefront)
+        return await self._billing_stub.GetPriceList(request, timeout=_CALL_TIMEOUT_S)
+
+    async def sign_up(self, request: billing_pb2.SignUpRequest) -> billing_pb2.User:
+        """A new user and its customer. Raises SIGN_UP_REFUSED."""
+        return (await self._billing_stub.SignUp(request, timeout=_CALL_TIMEOUT_S)).user
+
+    async def log_in(self, request: billing_pb2.LogInRequest) -> str:
+        """An access token. Raises INVALID_LOGIN."""
+        return (await self._billing_stub.LogIn(request, timeout=_CALL_TIMEOUT_S)).access_token
+
+    async def user(self, caller: Caller) -> billing_pb2.User:
+        """The user behind the caller. Raises USER_NOT_FOUND where the customer has none."""
+        request = billing_pb2.GetUserRequest(user_id=caller.user_id, customer_id=caller.customer_id)
+        return (await self._billing_stub.GetUser(request, timeout=_CALL_TIMEOUT_S)).user
+
+    async def request_password_reset(self, storefront: str, email: str) -> None:
+        """Has a mail sent if the address is known; does not tell."""
+        request = billing_pb2.RequestPasswordResetRequest(storefront=storefront, email=email)
+        await self._billing_stub.RequestPasswordReset(request, timeout=_CALL_TIMEOUT_S)
+
+    async def reset_password(self, request: billing_pb2.ResetPasswordRequest) -> None:
+        """Sets the password that a mailed token allows. Raises INVALID_RESET_TOKEN."""
+        await self._billing_stub.ResetPassword(request, timeout=_CALL_TIMEOUT_S)
+
     async def create_job(self, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.CreateJobResponse:
         """Has a job accepted. Safe to repeat under its idempotency key, and repeated when the stream breaks."""
         return await self.jobs.stream.call(
@@ -125,6 +172,14 @@ class Backends:
             timeout_s=_CALL_TIMEOUT_S,
             lane=request.customer_id,
         )
+
+    async def put_webhook_form(self, form: jobs_pb2.WebhookForm) -> str:
+        """Makes the spelling of a storefront's webhooks known; answers its id, the same whenever it is the same form."""
+        request = jobs_pb2.PutWebhookFormRequest(form=form)
+        answer = await self.jobs.stream.call(
+            "PutWebhookForm", request, jobs_pb2.PutWebhookFormResponse, timeout_s=_CALL_TIMEOUT_S
+        )
+        return answer.webhook_form_id
 
     async def stage_reference(self, parts: AsyncIterator[provider_pool_pb2.StageReferenceRequest]) -> str:
         """Has the pool check and keep an image; answers its id. Raises REFERENCE_REFUSED, whose rule is metadata."""
@@ -172,10 +227,18 @@ class Backends:
             except ServiceError as error:
                 log.info("references.not_dropped", extra={"reason": error.reason})
 
-    async def job(self, caller: Caller, job_id: str) -> jobs_pb2.Job:
-        """The caller's job, no older than its poll interval. Raises JOB_NOT_FOUND, STATUS_UNAVAILABLE."""
+    async def job(self, caller: Caller, job_id: str, *, tell_of_others: bool = False) -> jobs_pb2.Job:
+        """The caller's job, no older than its poll interval. Raises JOB_NOT_FOUND, STATUS_UNAVAILABLE.
+
+        tell_of_others: of another customer's job of the storefront it raises JOB_OF_ANOTHER_CUSTOMER.
+        """
         request = jobs_pb2.GetJobRequest(
-            job_id=job_id, customer_id=caller.customer_id, mode=jobs_mode(caller), sync=True
+            job_id=job_id,
+            customer_id=caller.customer_id,
+            mode=jobs_mode(caller),
+            sync=True,
+            storefront=caller.storefront if tell_of_others else "",
+            tell_of_others=tell_of_others,
         )
         answer = await self.jobs.stream.call(
             "GetJob",
@@ -185,6 +248,44 @@ class Backends:
             lane=caller.customer_id,
         )
         return answer.job
+
+    async def numbered_job(self, caller: Caller, number: int, *, sync: bool = True) -> jobs_pb2.Job:
+        """The caller's job of that public number. Raises JOB_NOT_FOUND, and with `sync` STATUS_UNAVAILABLE."""
+        request = jobs_pb2.GetJobRequest(
+            public_number=number,
+            storefront=caller.storefront,
+            customer_id=caller.customer_id,
+            mode=jobs_mode(caller),
+            sync=sync,
+        )
+        answer = await self.jobs.stream.call(
+            "GetJob",
+            request,
+            jobs_pb2.GetJobResponse,
+            timeout_s=_CALL_TIMEOUT_S,
+            lane=caller.customer_id,
+        )
+        return answer.job
+
+    async def delete_job(self, caller: Caller, job_id: str) -> None:
+        """Ends the caller's job if it runs, and takes it and its media away. Raises JOB_NOT_FOUND."""
+        request = jobs_pb2.DeleteJobRequest(
+            job_id=job_id, customer_id=caller.customer_id, mode=jobs_mode(caller)
+        )
+        await self._jobs_stub.DeleteJob(request, timeout=_CALL_TIMEOUT_S)
+
+    async def list_jobs(self, caller: Caller, request: jobs_pb2.ListJobsRequest) -> jobs_pb2.ListJobsResponse:
+        """The caller's jobs that `request` asks for, newest first; whose they are is filled in here."""
+        request.customer_id, request.mode = caller.customer_id, jobs_mode(caller)
+        return await self._jobs_stub.ListJobs(request, timeout=_CALL_TIMEOUT_S)
+
+    async def usage(self, caller: Caller, from_ms: int, before_ms: int) -> Sequence[jobs_pb2.UsageRow]:
+        """The caller's jobs created in that time, counted by day and model, newest day first."""
+        request = jobs_pb2.GetUsageRequest(
+            customer_id=caller.customer_id, mode=jobs_mode(caller), from_ms=from_ms, before_ms=before_ms
+        )
+        answer = await self._jobs_stub.GetUsage(request, timeout=_CALL_TIMEOUT_S)
+        return answer.rows
 
 
 def jobs_mode(caller: Caller) -> jobs_pb2.Mode.ValueType:

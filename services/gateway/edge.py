@@ -20,9 +20,11 @@ from services.chassis.errors import ServiceError, internal_error
 from services.chassis.metrics import LATENCY_BUCKETS_S
 from services.gateway import errors, reading
 from services.gateway.access_log import AccessLog
-from services.gateway.auth import Authenticator, Caller, bearer_of
+from services.gateway.auth import Authenticator, Caller
+from services.gateway.client_address import Address, ClientAddresses
 from services.gateway.contract import (
     BODY_LIMIT_BYTES,
+    NOBODY,
     REST_LIMIT_BYTES,
     Answer,
     Call,
@@ -31,6 +33,7 @@ from services.gateway.contract import (
     Route,
 )
 from services.gateway.cors import Cors
+from services.gateway.hosts import Hosts
 from services.gateway.inline_uploads import Body, InlineUploads, Place
 from services.gateway.listener import SERVER_NAME
 from services.gateway.rate_limits import RateLimits
@@ -92,15 +95,20 @@ class Edge:
         rate_limits: RateLimits,
         *,
         cors: Cors,
+        hosts: Hosts,
+        client_addresses: ClientAddresses,
         access_log: AccessLog | None,
         requests_in_flight: int,
         inline_uploads: int,
     ) -> None:
         self._contracts = contracts
+        self._methods = _methods_by_path(contracts)
         self._house = house
         self._authenticator = authenticator
         self._rate_limits = rate_limits
         self._cors = cors
+        self._hosts = hosts
+        self._client_addresses = client_addresses
         self._access_log = access_log
         self._limit = requests_in_flight
         self._in_flight = 0
@@ -118,7 +126,7 @@ class Edge:
         try:
             response = self._cors.preflight(request) or await self._served(request, handler, exchange)
         except Exception as error:
-            response = self._refused(request, _understood(error), exchange)
+            response = self._refused(request, self._understood(request, error), exchange)
         finally:
             self._in_flight -= 1
         response.headers["X-Request-Id"] = exchange.request_id
@@ -134,18 +142,26 @@ class Edge:
 
     def _refused(self, request: web.Request, error: ServiceError, exchange: Exchange) -> web.Response:
         exchange.reason = error.reason
-        contract = exchange.contract = exchange.contract or self._contract_of(request.path)
+        contract = exchange.contract = exchange.contract or self._contract_of(request)
         answer = contract.render_error(error, exchange.route, exchange.request_id)
         return _response(answer, exchange.headers)
 
-    def _contract_of(self, path: str) -> Contract:
-        best = self._contracts[0]
-        longest = 0
-        for contract in self._contracts:
-            for prefix in contract.paths:
-                if len(prefix) > longest and (path == prefix or path.startswith(prefix + "/")):
-                    best, longest = contract, len(prefix)
-        return best
+    def _understood(self, request: web.Request, error: Exception) -> ServiceError:
+        if isinstance(error, ServiceError):
+            return error
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            # A path that is spelled out is not also the one with an id in its place.
+            return errors.method_not_allowed(self._methods.get(request.path) or error.allowed_methods)
+        if isinstance(error, web.HTTPNotFound):
+            return errors.no_such_path()
+        if isinstance(error, web.HTTPException) and 400 <= error.status < 500:
+            return errors.malformed_request("The request could not be understood.")
+        log.error("request.failed", exc_info=error)
+        return internal_error()
+
+    def _contract_of(self, request: web.Request) -> Contract:
+        bound = self._hosts.contract_of(request.host)
+        return bound or max(self._contracts, key=lambda contract: contract.claim_on(request.path))
 
     def _note(self, request: web.Request, status: int, exchange: Exchange) -> None:
         seconds = time.perf_counter() - exchange.started_s
@@ -164,7 +180,7 @@ class Edge:
                 duration_s=seconds,
                 customer_id=exchange.caller.customer_id if exchange.caller else "",
                 # Without a key, or without such a job, it is only what a stranger typed.
-                job_id=request.match_info.get("jobId", "") if exchange.caller and status != 404 else "",
+                job_id=_named_job(request) if exchange.caller and status != 404 else "",
                 reason=exchange.reason,
             )
 
@@ -175,28 +191,50 @@ class Edge:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             exchange = request[_EXCHANGE]
-            contract, route = claims[0] if len(claims) == 1 else _chosen(claims, request)
+            contract, route = self._chosen(claims, request)
             exchange.contract, exchange.route = contract, route
             enter_call(_context(request, exchange, route), None)
-            caller = exchange.caller = await self._caller(request, contract)
-            await self._count(caller, exchange)
+            address = self._client_addresses.of(request)
+            caller = NOBODY
+            if not route.public:
+                caller = exchange.caller = await self._caller(request, contract, address)
+                await self._count(caller, exchange)
             with self._uploads.place(caller.customer_id) as place:
                 body = await _body(request, route, place)
                 if route.creates:
                     # The customer's upload is not what the deadline is for.
                     enter_call(_context(request, exchange, route), None)
-                answer = await route.handler(Call(request, caller, body, self._house))
+                call = Call(request, caller, body, self._house, contract, address)
+                answer = await route.handler(call)
             return _response(answer, exchange.headers)
 
         return serve
 
-    async def _caller(self, request: web.Request, contract: Contract) -> Caller:
-        key = bearer_of(request)
-        if not key.startswith(contract.key_prefixes):
+    def _chosen(
+        self, claims: Sequence[tuple[Contract, Route]], request: web.Request
+    ) -> tuple[Contract, Route]:
+        """By the host where it is bound, else by the credential's prefix, else the first. Raises NO_SUCH_PATH."""
+        bound = self._hosts.contract_of(request.host)
+        open_here = [
+            (contract, route)
+            for contract, route in claims
+            if contract is bound or (bound is None and not route.bound)
+        ]
+        if not open_here:
+            raise errors.no_such_path()
+        if len(open_here) == 1:
+            return open_here[0]
+        return next((claim for claim in open_here if _is_addressed(claim[0], request)), open_here[0])
+
+    async def _caller(self, request: web.Request, contract: Contract, address: Address) -> Caller:
+        key = contract.credentials(request)
+        if not key.startswith(contract.credential_prefixes):
             raise errors.invalid_api_key()
         caller = await self._authenticator.authenticate(key)
         if caller.storefront != contract.name:
             raise errors.invalid_api_key()
+        if not caller.may_come_from(address):
+            raise errors.network_not_allowed()
         return caller
 
     async def _count(self, caller: Caller, exchange: Exchange) -> None:
@@ -209,16 +247,25 @@ class Edge:
 
 
 async def _body(request: web.Request, route: Route, place: Place) -> Body:
-    if not route.creates:
-        return Body(b"", {}, place)
-    lifted = await reading.body_of(request, BODY_LIMIT_BYTES, REST_LIMIT_BYTES, place.take)
-    return Body(lifted.json, lifted.texts, place)
+    if route.reads_body or route.form:
+        small = await reading.body_of(request, REST_LIMIT_BYTES, REST_LIMIT_BYTES, place.take)
+        return Body(small.json, small.texts, place)
+    if route.creates:
+        lifted = await reading.body_of(request, BODY_LIMIT_BYTES, REST_LIMIT_BYTES, place.take)
+        return Body(lifted.json, lifted.texts, place)
+    return Body(b"", {}, place)
 
 
-def _chosen(claims: Sequence[tuple[Contract, Route]], request: web.Request) -> tuple[Contract, Route]:
-    """By the key's prefix; without a key, or with one that nobody's begins like, the first."""
-    token = request.headers.get("Authorization", "").partition(" ")[2].strip()
-    return next((claim for claim in claims if token.startswith(claim[0].key_prefixes)), claims[0])
+def _is_addressed(contract: Contract, request: web.Request) -> bool:
+    try:
+        return contract.credentials(request).startswith(contract.credential_prefixes)
+    except ServiceError:
+        return False
+
+
+def _named_job(request: web.Request) -> str:
+    """Contracts that copy an older one call it `id`."""
+    return request.match_info.get("jobId") or request.match_info.get("id", "")
 
 
 def _request_id(request: web.Request) -> str:
@@ -242,14 +289,10 @@ def _response(answer: Answer, extra: Mapping[str, str]) -> web.Response:
     )
 
 
-def _understood(error: Exception) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return errors.method_not_allowed(error.allowed_methods)
-    if isinstance(error, web.HTTPNotFound):
-        return errors.no_such_path()
-    if isinstance(error, web.HTTPException) and 400 <= error.status < 500:
-        return errors.malformed_request("The request could not be understood.")
-    log.error("request.failed", exc_info=error)
-    return internal_error()
+def _methods_by_path(contracts: Sequence[Contract]) -> dict[str, set[str]]:
+    methods: dict[str, set[str]] = {}
+    for contract in contracts:
+        for route in contract.routes:
+            own = methods.setdefault(route.path, set())
+            own |= {"GET", "HEAD"} if route.method == "GET" else {route.method}
+    return methods

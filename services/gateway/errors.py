@@ -21,6 +21,38 @@ def invalid_api_key() -> ServiceError:
     return ServiceError(Kind.UNAUTHENTICATED, "INVALID_API_KEY", "The API key is not valid.")
 
 
+def network_not_allowed() -> ServiceError:
+    """The key may be used from other networks only; to a stranger it looks like no key at all."""
+    return ServiceError(Kind.UNAUTHENTICATED, "NETWORK_NOT_ALLOWED", "The API key is not valid.")
+
+
+def model_not_allowed(model: str) -> ServiceError:
+    """The key may be used for other models only."""
+    return ServiceError(
+        Kind.PERMISSION_DENIED,
+        "MODEL_NOT_ALLOWED",
+        "This API key may not be used for that model.",
+        {"model": model},
+    )
+
+
+def model_not_found(field: str) -> ServiceError:
+    """The storefront knows no such model; `field` is where it was named."""
+    return ServiceError(Kind.NOT_FOUND, "MODEL_NOT_FOUND", "There is no such model.", {"field": field})
+
+
+def unsupported_workflow(name: str) -> ServiceError:
+    """The storefront knows no such workflow."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT, "UNSUPPORTED_WORKFLOW", "There is no such workflow.", {"workflow": name}
+    )
+
+
+def task_id_missing() -> ServiceError:
+    """A task was asked for without its id."""
+    return ServiceError(Kind.INVALID_ARGUMENT, "TASK_ID_MISSING", "The taskId parameter is missing.")
+
+
 def rate_limited(limit: int, retry_after_s: int) -> ServiceError:
     """More requests in the last 60 seconds than the customer may make."""
     return ServiceError(

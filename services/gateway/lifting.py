@@ -29,6 +29,7 @@ _QUOTE: Final = 0x22
 
 # No text field takes a NUL, so a field that is no reference refuses a placeholder as it refuses any long text.
 _PLACEHOLDER_START: Final = "\0lifted:"
+_ENCODED_PLACEHOLDER: Final = rb"\u0000lifted:"
 # As a decoder quotes it, which escapes what is not printable.
 _QUOTED_PLACEHOLDER: Final = re.compile(r"\\x00lifted:[0-9a-f]{32}:[0-9]+")
 
@@ -36,6 +37,11 @@ _QUOTED_PLACEHOLDER: Final = re.compile(r"\\x00lifted:[0-9a-f]{32}:[0-9]+")
 def is_placeholder(text: str) -> bool:
     """Whether `text` stands for a string that was lifted out and did not fit back in."""
     return text.startswith(_PLACEHOLDER_START)
+
+
+def holds_placeholder(encoded: bytes) -> bool:
+    """Whether any string in a JSON document stands for one that was lifted out and did not fit back in."""
+    return _ENCODED_PLACEHOLDER in encoded
 
 
 def without_placeholders(sentence: str) -> str:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +14,10 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from services.chassis.clock import Clock
-from services.chassis.settings import Secret, SettingsError
+from services.chassis.signed_links import PATH_PREFIX, Link, SignedLinks, SigningKeys
 from services.gateway import errors
 
-PATH_PREFIX: Final = "/media/"
-
-# 256 bits of key; anything shorter than its digest weakens HMAC-SHA-256.
-_MINIMUM_KEY_LENGTH: Final = 32
-# 128 bits of signature cannot be guessed online, and keep links short.
-_SIGNATURE_BYTES: Final = 16
+__all__ = ["PATH_PREFIX", "Link", "MediaFiles", "MediaLinks", "SigningKeys"]
 
 # What the store may call an object: no dot first, no empty part, nothing to escape.
 _OBJECT_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,7}")
@@ -57,49 +48,11 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A signed link and the millisecond at which it stops working."""
-
-    url: str
-    expires_at_ms: int
-
-
-class SigningKeys:
-    """Signs with the first key and accepts all of them, so that a key can be replaced without breaking links."""
-
-    def __init__(self, secret: Secret) -> None:
-        self._keys = [line.strip().encode() for line in secret.reveal().splitlines() if line.strip()]
-        if not self._keys or any(len(key) < _MINIMUM_KEY_LENGTH for key in self._keys):
-            raise SettingsError(
-                [
-                    f"ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE needs keys of {_MINIMUM_KEY_LENGTH} characters or more"
-                ]
-            )
-
-    def sign(self, object_key: str, expires_s: int) -> str:
-        """The signature of one object until one second."""
-        return _signature(self._keys[0], object_key, expires_s)
-
-    def verifies(self, object_key: str, expires_s: int, signature: str) -> bool:
-        """Whether any of the keys signed this."""
-        given = signature.encode("utf-8", "replace")
-        return any(
-            hmac.compare_digest(_signature(key, object_key, expires_s).encode(), given) for key in self._keys
-        )
-
-
-def _signature(key: bytes, object_key: str, expires_s: int) -> str:
-    digest = hmac.digest(key, f"{object_key}\n{expires_s}".encode(), hashlib.sha256)
-    return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).rstrip(b"=").decode()
-
-
 class MediaLinks:
     """Makes links. public_url: how customers reach this service."""
 
     def __init__(self, keys: SigningKeys, public_url: str, validity_ms: int, clock: Clock) -> None:
-        self._keys = keys
-        self._public_url = public_url
+        self._links = SignedLinks(keys, public_url)
         self._validity_ms = validity_ms
         self._clock = clock
 
@@ -112,12 +65,9 @@ class MediaLinks:
         expires_at_ms = now_ms + self._validity_ms
         if media_expires_at_ms:
             expires_at_ms = min(expires_at_ms, media_expires_at_ms)
-        expires_s = expires_at_ms // 1000
         if expires_at_ms <= now_ms:
             raise errors.media_gone()
-        signature = self._keys.sign(object_key, expires_s)
-        url = f"{self._public_url}{PATH_PREFIX}{object_key}?expires={expires_s}&signature={signature}"
-        return Link(url, expires_s * 1000)
+        return self._links.link(object_key, expires_at_ms)
 
 
 class MediaFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,11 +10,11 @@ import msgspec
 from services.gateway.contract import Contract, ErrorCode, Route
 
 _VERSION: Final = "1.0.0"
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
 _SECURITY: Final = "apiKey"
-_PATH_PARAMETERS: Final = {
-    "jobId": ("The id that the create request answered.", "job_01jz8b7q4x8k2p9w3m5c6n7r8s")
-}
+_HEADER_KEY: Final = "apiKeyHeader"
+_TOKEN: Final = "accessToken"  # noqa: S105 - the name of a scheme
 
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "X-Request-Id": ("Names this request; the one that was sent, or a new one.", {"type": "string"}),
@@ -33,6 +34,7 @@ _TITLES: Final = {
     400: "The request is not valid.",
     401: "The API key is not valid.",
     402: "There are not enough credits.",
+    403: "Not allowed.",
     404: "Not found.",
     405: "Method not allowed.",
     409: "Conflict with the state of things.",
@@ -45,38 +47,52 @@ _TITLES: Final = {
 
 def document(contract: Contract, public_url: str) -> dict[str, Any]:
     """The whole document, ready to be encoded as JSON."""
-    schemas = _schemas(contract)
+    routes = [route for route in contract.routes if not route.bound]
+    schemas = _schemas(contract, routes)
     paths: dict[str, dict[str, Any]] = {}
-    for route in contract.routes:
+    for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(contract, route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": contract.title, "version": _VERSION, "description": contract.summary},
         "servers": [{"url": public_url}],
-        "security": [{_SECURITY: []}],
+        "security": [{name: []} for name in _security_schemes(contract)],
         "paths": paths,
         "components": {
             "schemas": {name.rpartition("/")[2]: schema for name, schema in schemas["components"].items()},
             "headers": {
                 name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()
             },
-            "securitySchemes": {
-                _SECURITY: {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": " or ".join(f"`{prefix}…`" for prefix in contract.key_prefixes),
-                }
-            },
+            "securitySchemes": _security_schemes(contract),
         },
     }
 
 
-def _schemas(contract: Contract) -> dict[str, Any]:
-    types: list[type[msgspec.Struct]] = [contract.error_body]
-    for route in contract.routes:
-        types.append(route.operation.reply.body)
-        if route.operation.request is not None:
-            types.append(route.operation.request)
+def _security_schemes(contract: Contract) -> dict[str, Any]:
+    schemes: dict[str, Any] = {
+        _SECURITY: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": " or ".join(f"`{prefix}…`" for prefix in contract.key_prefixes),
+        }
+    }
+    if contract.key_header:
+        schemes[_HEADER_KEY] = {"type": "apiKey", "in": "header", "name": contract.key_header}
+    if contract.token_prefixes:
+        schemes[_TOKEN] = {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "What logging in answered.",
+        }
+    return schemes
+
+
+def _schemas(contract: Contract, routes: Sequence[Route]) -> dict[str, Any]:
+    types: list[Any] = [contract.error_body]
+    for route in routes:
+        told = route.operation
+        types += [each for each in (told.reply.body, told.request) if each is not None]
     # One reply may serve several operations.
     types = list(dict.fromkeys(types))
     references, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -89,14 +105,16 @@ def _operation(contract: Contract, route: Route, schemas: dict[str, Any]) -> dic
         "operationId": route.name,
         "summary": told.summary,
         "description": told.description,
-        "parameters": _parameters(route),
+        "parameters": _parameters(contract, route),
         "responses": _responses(contract, route, schemas),
     }
+    if route.public:
+        operation["security"] = []
     if told.request is not None:
         operation["requestBody"] = {
             "required": True,
             "content": {
-                _JSON: {
+                FORM if route.form else JSON: {
                     "schema": schemas["references"][told.request],
                     "examples": {
                         name: {"value": value}
@@ -108,19 +126,33 @@ def _operation(contract: Contract, route: Route, schemas: dict[str, Any]) -> dic
     return operation
 
 
-def _parameters(route: Route) -> list[dict[str, Any]]:
+def _parameters(contract: Contract, route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
-    for name, (text, example) in _PATH_PARAMETERS.items():
-        if f"{{{name}}}" in route.path:
-            parameters.append(_parameter(name, "path", text, True, {"type": "string", "examples": [example]}))
+    for name, part in route.operation.path.items():
+        kind = "integer" if isinstance(part.example, int) else "string"
+        schema = {"type": kind, "examples": [part.example]}
+        parameters.append(_parameter(name, "path", part.description, True, schema))
+    parameters += _query_parameters(route)
     if route.creates:
         key = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
         text = "One for each job that you want; the same key with the same request never makes a second job."
-        parameters.append(_parameter("Idempotency-Key", "header", text, True, key))
+        parameters.append(_parameter("Idempotency-Key", "header", text, contract.key_required, key))
     text = "Kept and sent back; made up when absent."
-    request_id = {"type": "string", "maxLength": 128, "pattern": "^[ -~]+$"}
+    request_id = {"type": "string"}
     parameters.append(_parameter("X-Request-Id", "header", text, False, request_id))
     return parameters
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.operation.query is None:
+        return []
+    (_,), components = msgspec.json.schema_components([route.operation.query])
+    (schema,) = components.values()
+    required = schema.get("required", ())
+    return [
+        _parameter(name, "query", field.pop("description", ""), name in required, field)
+        for name, field in schema["properties"].items()
+    ]
 
 
 def _parameter(name: str, place: str, text: str, required: bool, schema: dict[str, Any]) -> dict[str, Any]:
@@ -129,19 +161,18 @@ def _parameter(name: str, place: str, text: str, required: bool, schema: dict[st
 
 def _responses(contract: Contract, route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     reply = route.operation.reply
-    names = ["X-Request-Id", *_RATE_HEADERS] + (["Idempotent-Replayed"] if route.creates else [])
+    names = ["X-Request-Id"] + ([] if route.public else [*_RATE_HEADERS])
+    names += ["Idempotent-Replayed"] if route.creates else []
     responses: dict[str, Any] = {
-        str(reply.status): {
-            "description": reply.description,
-            "headers": _header_references(names),
-            "content": {
-                _JSON: {
-                    "schema": schemas["references"][reply.body],
-                    "examples": {name: {"value": value} for name, value in reply.examples.items()},
-                }
-            },
-        }
+        str(reply.status): {"description": reply.description, "headers": _header_references(names)}
     }
+    if reply.body is not None:
+        responses[str(reply.status)]["content"] = {
+            JSON: {
+                "schema": schemas["references"][reply.body],
+                "examples": {name: {"value": value} for name, value in reply.examples.items()},
+            }
+        }
     wanted = {*contract.common_errors, *route.operation.errors}
     for status in sorted({row.status for row in contract.error_codes if row.code in wanted}):
         rows = [row for row in contract.error_codes if row.status == status and row.code in wanted]
@@ -163,7 +194,7 @@ def _failure(
         "description": _TITLES[status],
         "headers": _header_references(names),
         "content": {
-            _JSON: {
+            JSON: {
                 "schema": schemas["references"][contract.error_body],
                 "examples": {row.code: {"value": contract.error_example(row)} for row in rows},
             }

@@ -120,12 +120,13 @@ def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as fault:
-        raise _explained(str(fault)) from None
+        raise explained(str(fault)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise errors.malformed_request("The request body must be one valid JSON object in UTF-8.") from None
 
 
-def _explained(fault: str) -> Exception:
+def explained(fault: str) -> Exception:
+    """MALFORMED_REQUEST that says what a decoder's sentence says, in the words of JSON."""
     # A value that was lifted out is repeated by nobody.
     fault = without_placeholders(fault)
     at = _FAULT.fullmatch(fault)

@@ -10,18 +10,23 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.process import Process
 from services.gateway import app
 from services.gateway.access_log import AccessLog
+from services.gateway.attempts import Attempts
 from services.gateway.auth import Authenticator
 from services.gateway.backends import Backends
+from services.gateway.client_address import ClientAddresses
 from services.gateway.contract import House
 from services.gateway.contracts import CONTRACTS
 from services.gateway.cors import Cors
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
+from services.gateway.hosts import Hosts
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
+from services.gateway.price_lists import PriceLists
 from services.gateway.rate_limits import RateLimits
 from services.gateway.reference_media import ReferenceMedia
 from services.gateway.settings import Settings
+from services.gateway.webhook_forms import WebhookForms
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +54,33 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     keys = SigningKeys(settings.media_signing_keys)
     bound = bind(settings.listen, reuse_port=settings.reuse_port)
     public_url = settings.public_url or url_of(bound)
+    hosts = Hosts(CONTRACTS, dict(settings.storefront_hosts))
     access_log = AccessLog() if settings.access_log else None
     addresses = (settings.billing_address, settings.jobs_address, settings.pool_address)
     async with Backends(*addresses) as backends:
         links = MediaLinks(keys, public_url, int(settings.media_link_hours * 3_600_000), clock)
         edge = Edge(
             CONTRACTS,
-            House(backends, links, ReferenceMedia(backends, settings.policy())),
+            House(
+                backends,
+                links,
+                ReferenceMedia(backends, settings.policy()),
+                WebhookForms(backends.put_webhook_form),
+                PriceLists(backends.price_list, clock),
+                Attempts(clock),
+                clock,
+            ),
             Authenticator(backends.identify, clock),
             RateLimits(),
             cors=Cors(settings.cors_origins),
+            hosts=hosts,
+            client_addresses=ClientAddresses(settings.trusted_proxies),
             access_log=access_log,
             requests_in_flight=settings.requests_in_flight,
             inline_uploads=settings.inline_uploads,
         )
         files = MediaFiles(keys, settings.media_folder, clock)
-        web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url))
+        web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url, hosts))
         async with Listener(web_app, CONTRACTS[0], bound):
             yield Gateway(url_of(bound), backends)
     if access_log is not None:

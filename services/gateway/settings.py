@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Final
 
 from services.chassis.egress_policy import EgressSettings
 from services.chassis.settings import (
@@ -15,16 +17,13 @@ from services.chassis.settings import (
     log_level,
     setting,
     switch,
+    web_origin,
     whole_number,
 )
+from services.gateway.client_address import networks
 
-
-def web_origin(text: str) -> str:
-    """A parser for `https://host[:port][/path]`, without a slash at the end."""
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"must be an address such as https://api.example.com, not {text!r}")
-    return text.rstrip("/")
+# Without a port: a host is bound on all of them.
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 def origins(text: str) -> tuple[str, ...]:
@@ -32,6 +31,18 @@ def origins(text: str) -> tuple[str, ...]:
     if text == "*":
         return ("*",)
     return tuple(web_origin(origin.strip()) for origin in text.split(",") if origin.strip())
+
+
+def bound_hosts(text: str) -> tuple[tuple[str, str], ...]:
+    """A parser for `storefront=host` pairs separated by commas: hosts with their storefronts."""
+    hosts: dict[str, str] = {}
+    for pair in filter(None, (each.strip() for each in text.split(","))):
+        storefront, _, host = (part.strip() for part in pair.partition("="))
+        if not storefront or not _HOST.fullmatch(host):
+            raise ValueError(f"must be pairs such as leonardo=api.example.com, not {pair!r}")
+        if hosts.setdefault(host.lower(), storefront) != storefront:
+            raise ValueError(f"binds {host} to two storefronts")
+    return tuple(hosts.items())
 
 
 def folder(text: str) -> Path:
@@ -91,6 +102,18 @@ class Settings(EgressSettings):
         default=(),
         help="web origins whose pages may call the API, separated by commas, or *; default none",
         parse=origins,
+    )
+    storefront_hosts: tuple[tuple[str, str], ...] = setting(
+        "ATELIER_GATEWAY_STOREFRONT_HOSTS",
+        default=(),
+        help="hosts that serve one storefront alone, as storefront=host pairs separated by commas",
+        parse=bound_hosts,
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
+        "ATELIER_GATEWAY_TRUSTED_PROXIES",
+        default=(),
+        help="networks of reverse proxies whose X-Forwarded-For is believed, separated by commas; default none",
+        parse=networks,
     )
     requests_in_flight: int = setting(
         "ATELIER_GATEWAY_REQUESTS_IN_FLIGHT",

@@ -20,6 +20,11 @@ _READY_DEADLINE_S = 60.0
 _STOP_DEADLINE_S = 20.0
 
 
+def module_of(service: str) -> str:
+    """What Python runs for a service."""
+    return f"services.{service}"
+
+
 @dataclass
 class Child:
     """A service run as `python -m services.<name>` in a session of its own."""
@@ -46,7 +51,7 @@ class Child:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    f"services.{self.name}",
+                    module_of(self.name),
                     env={
                         # Nothing here forks without exec; gRPC's fork handlers only write lines that are no JSON.
                         "GRPC_ENABLE_FORK_SUPPORT": "0",

@@ -1,7 +1,8 @@
-"""Demo data: a customer with keys and credit, and three sandbox accounts, made once a house."""
+"""Demo data: a customer of every storefront with keys and credit, and three sandbox accounts, made once a house."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -9,21 +10,16 @@ from typing import Any
 
 import grpc.aio
 
-from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc_client import open_channel
-from services.gen.billing.v1 import billing_pb2 as billing
-from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
+from services.house.demo_customers import DemoCustomers
 from services.house.layout import Layout, write_privately
 from services.house.wiring import Ports
 
-STOREFRONTS = ("leonardo",)
+STOREFRONTS = ("leonardo", "seedancee2", "seedance2pro", "loova", "imaginelab")
 
 _DEADLINE_S = 10.0
-# Enough for a thousand films, so that nobody meets a limit while looking around.
-_LIVE_CREDIT_MILLIS = 10_000_000 * 1000
-_LIMITS = billing.Limits(requests_per_minute=60_000, running_jobs=10_000, queued_jobs=10_000)
 # Different sizes and speeds, so that rotation can be seen.
 _ACCOUNTS = (
     ("sandbox-north", 2, 40_000_000, {"pace_ms": "1500"}),
@@ -35,24 +31,23 @@ _ACCOUNTS = (
 async def furnish(layout: Layout, ports: Ports, addresses: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Makes what is missing and writes `demo.json`; returns what it holds.
 
-    The keys are kept in that file alone. Where it is gone or damaged, new keys are made.
+    Keys, secrets and passwords are kept in that file alone. Where it is gone or damaged, new ones are made.
     """
     known = _known_storefronts(layout)
     async with AsyncExitStack() as stack:
-        billing_channel = await stack.enter_async_context(open_channel(addresses["billing"]["grpc"]))
-        pool_channel = await stack.enter_async_context(open_channel(addresses["provider_pool"]["grpc"]))
-        description = {
-            "base_url": f"http://127.0.0.1:{ports.public}",
-            "storefronts": {
-                name: await _furnish_storefront(billing_channel, name, known.get(name))
-                for name in STOREFRONTS
-            },
-            "operations": {name: address["operations"] for name, address in sorted(addresses.items())},
-            "grpc": {
-                name: address["grpc"] for name, address in sorted(addresses.items()) if "grpc" in address
-            },
+        channels = {
+            name: await stack.enter_async_context(open_channel(addresses[name]["grpc"]))
+            for name in ("billing", "jobs", "provider_pool")
         }
-        await _furnish_accounts(pool_channel)
+        customers = DemoCustomers(channels["billing"], channels["jobs"])
+        made = await asyncio.gather(*(customers.of(name, known.get(name)) for name in STOREFRONTS))
+        await _furnish_accounts(channels["provider_pool"])
+    description = {
+        "base_url": f"http://127.0.0.1:{ports.public}",
+        "storefronts": dict(zip(STOREFRONTS, made, strict=True)),
+        "operations": {name: address["operations"] for name, address in sorted(addresses.items())},
+        "grpc": {name: address["grpc"] for name, address in sorted(addresses.items()) if "grpc" in address},
+    }
     write_privately(layout.demo, json.dumps(description, indent=2) + "\n")
     return description
 
@@ -62,56 +57,6 @@ def _known_storefronts(layout: Layout) -> dict[str, dict[str, str]]:
         return dict(json.loads(layout.demo.read_text(encoding="utf-8"))["storefronts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-
-
-async def _furnish_storefront(
-    channel: grpc.aio.Channel, storefront: str, known: Mapping[str, str] | None
-) -> dict[str, str]:
-    stub: billing_rpc.BillingServiceAsyncStub = billing_rpc.BillingServiceStub(channel)
-    if known and await _keys_work(stub, known):
-        return dict(known)
-    made = await stub.CreateCustomer(
-        billing.CreateCustomerRequest(
-            storefront=storefront, name="Demo", limits=_LIMITS, idempotency_key=f"demo-{storefront}"
-        ),
-        timeout=_DEADLINE_S,
-    )
-    customer_id = made.customer.customer_id
-    await stub.TopUp(
-        billing.TopUpRequest(
-            customer_id=customer_id,
-            mode=billing.MODE_LIVE,
-            amount_millis=_LIVE_CREDIT_MILLIS,
-            idempotency_key="demo",
-            note="demo credit",
-        ),
-        timeout=_DEADLINE_S,
-    )
-    return {
-        "customer_id": customer_id,
-        "live_key": await _make_key(stub, customer_id, billing.MODE_LIVE),
-        "test_key": await _make_key(stub, customer_id, billing.MODE_TEST),
-    }
-
-
-async def _keys_work(stub: billing_rpc.BillingServiceAsyncStub, known: Mapping[str, str]) -> bool:
-    for name in ("live_key", "test_key"):
-        try:
-            await stub.Authenticate(billing.AuthenticateRequest(api_key=known[name]), timeout=_DEADLINE_S)
-        except ServiceError as refusal:
-            if refusal.kind is not Kind.UNAUTHENTICATED:
-                raise
-            return False
-    return True
-
-
-async def _make_key(
-    stub: billing_rpc.BillingServiceAsyncStub, customer_id: str, mode: billing.Mode.ValueType
-) -> str:
-    made = await stub.CreateKey(
-        billing.CreateKeyRequest(customer_id=customer_id, mode=mode, label="demo"), timeout=_DEADLINE_S
-    )
-    return made.api_key
 
 
 async def _furnish_accounts(channel: grpc.aio.Channel) -> None:

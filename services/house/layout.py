@@ -13,7 +13,9 @@ from typing import IO
 from services.chassis.errors import Kind, ServiceError
 
 _KEY_BYTES = 32
-_FOLDERS = ("billing", "jobs", "provider_pool", "media", "references", "sandbox", "logs", "keys")
+_FOLDERS = ("billing", "jobs", "provider_pool", "media", "references", "sandbox", "outbox", "logs", "keys")
+_SECRETS = ("api_key_pepper", "media_signing", "access_tokens")
+_RINGS = ("vault_ring", "webhook_ring")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Layout:
     @property
     def sandbox(self) -> Path:
         return self.root / "sandbox"
+
+    @property
+    def outbox(self) -> Path:
+        return self.root / "outbox"
 
     @property
     def demo(self) -> Path:
@@ -84,13 +90,13 @@ def write_privately(path: Path, text: str) -> None:
 
 
 def _make_missing_keys(layout: Layout) -> None:
-    for name in ("api_key_pepper", "media_signing"):
+    for name in _SECRETS:
         if not layout.key(name).exists():
             write_privately(layout.key(name), secrets.token_hex(_KEY_BYTES) + "\n")
-    ring = layout.key("vault_ring")
-    if not ring.exists():
-        key = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
-        write_privately(ring, f"k1 {key}\n")
+    for name in _RINGS:
+        if not layout.key(name).exists():
+            key = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+            write_privately(layout.key(name), f"k1 {key}\n")
 
 
 def _unusable(sentence: str) -> ServiceError:

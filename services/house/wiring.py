@@ -83,7 +83,11 @@ def environment(service: str, settings: Settings, layout: Layout, ports: Ports) 
 
 def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
     if service == "billing":
-        return {"KEY_PEPPER_FILE": str(layout.key("api_key_pepper"))}
+        return {
+            "KEY_PEPPER_FILE": str(layout.key("api_key_pepper")),
+            "TOKEN_SECRET_FILE": str(layout.key("access_tokens")),
+            "OUTBOX": str(layout.outbox),
+        }
     if service == "provider_pool":
         return {
             "VAULT_KEY_RING_FILE": str(layout.key("vault_ring")),
@@ -92,7 +96,12 @@ def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
             "SANDBOX_FOLDER": str(layout.sandbox),
         }
     if service == "jobs":
-        return {"POOL_ADDRESS": f"{_LOOPBACK}:{ports.grpc['provider_pool']}"}
+        return {
+            "POOL_ADDRESS": f"{_LOOPBACK}:{ports.grpc['provider_pool']}",
+            "PUBLIC_URL": f"http://{_LOOPBACK}:{ports.public}",
+            "SEALING_KEYS_FILE": str(layout.key("webhook_ring")),
+            "MEDIA_SIGNING_KEY_FILE": str(layout.key("media_signing")),
+        }
     if service == "gateway":
         return {
             "LISTEN": f"{_LOOPBACK}:{ports.public}",

@@ -12,6 +12,8 @@ class Active:
 
     __slots__ = (
         "answered_at_ms",
+        "asking",
+        "cut_short",
         "due_s",
         "failures",
         "job",
@@ -38,6 +40,10 @@ class Active:
         self.slot = 0
         # What tells the question that it is in from earlier ones.
         self.question: object | None = None
+        # Its task waits for somebody's answer, and nothing is lost if it stops waiting.
+        self.asking = False
+        # Its task was stopped only to hear of a wish.
+        self.cut_short = False
 
     def rest(self) -> None:
         """Waits for nothing any more; an answer that is still on its way means nothing to it."""

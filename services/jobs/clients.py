@@ -28,6 +28,7 @@ _SHORT_S: Final = 5.0
 _SUBMIT_S: Final = 120.0
 _POLL_S: Final = 20.0
 _COLLECT_S: Final = 180.0
+_TEXT_LIMIT_CHARS: Final = 65_536
 # A page of what reconciliation reads.
 PAGE: Final = 500
 
@@ -45,6 +46,7 @@ _POOL_REPEATABLE: Final = frozenset(
         "ResolveUnknown",
         "Collect",
         "CloseAttempts",
+        "DeleteMedia",
     }
 )
 
@@ -70,7 +72,7 @@ class BillingClient(ServiceLink):
         )
         self._stub = billing_rpc.BillingServiceStub(self.channel)
 
-    async def hold(self, job: Job, ttl_ms: int) -> Quote:
+    async def hold(self, job: Job, ttl_ms: int, key_id: str = "") -> Quote:
         request = billing.HoldRequest(
             customer_id=job.customer_id,
             mode=_billing_mode(job.mode),
@@ -79,6 +81,7 @@ class BillingClient(ServiceLink):
             sku=job.sku,
             quantity=job.quantity,
             ttl_ms=ttl_ms,
+            key_id=key_id,
         )
         answer = await self.stream.call(
             "Hold", request, billing.HoldResponse, timeout_s=_SHORT_S, lane=job.customer_id
@@ -248,6 +251,10 @@ class PoolClient(ServiceLink):
         )
         return list(answer.still_open_attempt_ids)
 
+    async def delete_media(self, object_keys: Sequence[str]) -> None:
+        request = pool.DeleteMediaRequest(object_keys=object_keys)
+        await self.stream.call("DeleteMedia", request, pool.DeleteMediaResponse, timeout_s=_SHORT_S * 2)
+
     async def watch_capacity(self) -> AsyncIterator[list[Room]]:
         async for news in self._stub.WatchCapacity(pool.WatchCapacityRequest()):
             yield [
@@ -270,6 +277,13 @@ def _generation(job: Job) -> pool.Generation:
         seed=made.seed,
         references=map(pool_reference, made.references),
         reference_limits=None if made.reference_limits is None else pool_limits(made.reference_limits),
+        adaptive_ratio=made.adaptive_ratio,
+        watermark=made.watermark,
+        last_frame=made.last_frame,
+        voice=made.voice,
+        format=made.format,
+        style=made.style,
+        max_words=made.max_words,
     )
 
 
@@ -291,8 +305,11 @@ def _polled(answer: pool.PollManyResponse.Answer) -> PollAnswer | ServiceError:
 
 
 def _failure(said: pool.Failure) -> Failure:
+    reason = _known(FailureReason, said.reason, FailureReason.GENERATION_FAILED)
+    # Only a wish cancels a job; that is no answer of a provider's.
+    reason = FailureReason.GENERATION_FAILED if reason is FailureReason.CANCELED else reason
     return Failure(
-        _known(FailureReason, said.reason, FailureReason.GENERATION_FAILED),
+        reason,
         _known(NextStep, said.next_step, NextStep.FAIL),
         said.retry_after_ms,
         said.detail,
@@ -317,4 +334,6 @@ def _output(output: pool.Output) -> Output:
         width=output.width,
         height=output.height,
         duration_ms=output.duration_ms,
+        # Bound by the pool; a row must not grow beyond it whatever a provider wrote.
+        text=output.text[:_TEXT_LIMIT_CHARS],
     )

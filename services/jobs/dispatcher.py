@@ -27,6 +27,7 @@ from services.jobs.schedule import Timing
 from services.jobs.steps import TRANSIENT
 from services.jobs.store import JobStore
 from services.jobs.waiting_room import Customer, JobClass, Waiting, WaitingRoom, waiting_of
+from services.jobs.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Dispatcher:
         pool: Pool,
         returns: Returns,
         ownership: Ownership,
+        wishes: Wishes,
         clock: Clock,
         timing: Timing,
     ) -> None:
@@ -62,6 +64,7 @@ class Dispatcher:
         self._pool = pool
         self._returns = returns
         self._ownership = ownership
+        self._wishes = wishes
         self._clock = clock
         self._timing = timing
         self._start: Callable[[Job], None] = lambda job: None
@@ -72,7 +75,7 @@ class Dispatcher:
         self._offered_ids: set[str] = set()
         # Refused for reasons of their own; they are asked for again a little later.
         self._aside: dict[str, Waiting] = {}
-        # Past their deadline, and not committed as failing yet.
+        # Past their deadline or asked to end, and not committed as such yet.
         self._late: dict[str, None] = {}
         self._wake = asyncio.Event()
 
@@ -90,6 +93,16 @@ class Dispatcher:
         waiting = waiting_of(job)
         news = self._of(waiting.job_class).news
         self._spawn(waiting, self._offer_within_limit(job, waiting, news))
+
+    def end(self, job_id: str) -> None:
+        """Ends a job that was asked to end, if it waits here; one that is being offered is asked for again later."""
+        if self.room.discard(job_id) or self._aside.pop(job_id, None) is not None:
+            self.end_unplaced(job_id)
+
+    def end_unplaced(self, job_id: str) -> None:
+        """The same for one that waits nowhere else."""
+        self._late[job_id] = None
+        self._wake.set()
 
     def announce(self, rooms: Iterable[Room]) -> None:
         """The pool says where there is room."""
@@ -152,7 +165,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 await self._ownership.permission()
-                await self._fail_overdue()
+                await self._end_late()
                 while await self._round():
                     pass
             except ServiceError as error:
@@ -253,6 +266,10 @@ class Dispatcher:
 
     async def _offer(self, job: Job, waiting: Waiting, news: int) -> None:
         await self._ownership.permission()
+        if self._wishes.asked_at_ms(job):
+            self._of(waiting.job_class).slots += 1
+            self.end_unplaced(job.job_id)
+            return
         try:
             with call_context.fenced(job.epoch):
                 answer = await self._pool.lease(
@@ -305,7 +322,7 @@ class Dispatcher:
         except LeaseLostError:
             measures.LEASES_LOST.inc()
 
-    async def _fail_overdue(self) -> None:
+    async def _end_late(self) -> None:
         now_ms = self._clock.now_ms()
         self._late.update(dict.fromkeys(self.room.overdue(now_ms)))
         if not self._late:
@@ -313,7 +330,7 @@ class Dispatcher:
         jobs = await self._store.jobs(self._late)
         for job_id in list(self._late):
             job = jobs.get(job_id)
-            after = None if job is None else rules.overdue(job, now_ms)
+            after = None if job is None else _given_up(job, now_ms)
             if job is None or after is None or job.owner != self._ownership.worker_id:
                 self._late.pop(job_id, None)
                 continue
@@ -330,3 +347,9 @@ class Dispatcher:
                 # An unanswered question may have got it a lease.
                 self._returns.give_back(job.next_attempt_id)
                 self._start(settling)
+
+
+def _given_up(job: Job, now_ms: int) -> Job | None:
+    # Beyond the waiting room a wish is its driver's to hear.
+    asked = rules.canceling(job, now_ms) if job.state is JobState.QUEUED else None
+    return asked or rules.overdue(job, now_ms)

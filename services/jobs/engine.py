@@ -13,6 +13,7 @@ from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.jobs.changes import Changes
 from services.jobs.commits import Commits
+from services.jobs.deletions import Deletions
 from services.jobs.dispatcher import Dispatcher
 from services.jobs.intake import Intake
 from services.jobs.ownership import Ownership
@@ -26,6 +27,8 @@ from services.jobs.schedule import Timing
 from services.jobs.status import Status
 from services.jobs.steps import Clients
 from services.jobs.store import JobStore
+from services.jobs.webhooks.telling import Telling, Terms
+from services.jobs.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +46,44 @@ class Engine:
     """Enter it to own and run jobs; leaving hands them over."""
 
     def __init__(
-        self, database: Database, clients: Clients, clock: Clock, timing: Timing, address: str
+        self,
+        database: Database,
+        clients: Clients,
+        clock: Clock,
+        timing: Timing,
+        address: str,
+        terms: Terms | None = None,
     ) -> None:
+        """terms: of webhooks; None: public addresses may be named, and nothing is sent."""
         self.store = JobStore(database)
         self._clock = clock
         changes = Changes()
         commits = Commits(self.store, changes, clock)
         self.ownership = Ownership(self.store, clock, timing, address)
         self._returns = Returns(clients.pool, clock)
+        self.wishes = Wishes(self.store, self.ownership, clock, timing)
         self._dispatcher = Dispatcher(
-            self.store, commits, clients.pool, self._returns, self.ownership, clock, timing
+            self.store, commits, clients.pool, self._returns, self.ownership, self.wishes, clock, timing
         )
         self.runner = Runner(
-            clients, commits, self._dispatcher, self._returns, self.ownership, changes, clock, timing
+            clients,
+            commits,
+            self._dispatcher,
+            self._returns,
+            self.ownership,
+            self.wishes,
+            changes,
+            clock,
+            timing,
         )
         self._intake = Intake(
             self.store, commits, clients, self._dispatcher, self.runner, self.ownership, clock, timing
         )
-        status = Status(self.store, self.runner, clients.pool, changes, clock, timing)
-        self.servicer = JobsServicer(self._intake, status, self.store)
+        status = Status(self.store, self.runner, clients.pool, self.wishes, changes, clock, timing)
+        self.deletions = Deletions(self.store, clients.pool, self.ownership, clock, timing)
+        self.servicer = JobsServicer(self._intake, status, self.wishes, self.store, clock)
+        self.telling = Telling(database, self.store.outbox, terms or Terms(), self.ownership, clock)
+        self.servicer.tells_through(self.telling, clock)
         self._renewal = Renewal(self.runner, self._dispatcher, self.ownership, clients, clock, timing)
         self.reconciler = Reconciler(
             self.store, clients, self.runner, self._dispatcher, self.ownership, clock, timing
@@ -75,6 +97,7 @@ class Engine:
         self._dispatcher.starts(self.runner.start)
         self.runner.undoes(self._intake.undo)
         self._intake.doubts(self.recall.doubt)
+        self.wishes.tells(self.runner.end, self.deletions.wake)
         self.ownership.tells(self.runner.adopt, self._drop_all)
         await self.ownership.begin()
         forever = (
@@ -85,7 +108,10 @@ class Engine:
             self._renewal.run,
             self.reconciler.run,
             self.recall.run,
+            self.wishes.run,
+            self.deletions.run,
             self._measure,
+            *self.telling.forever(),
         )
         self._tasks = [asyncio.create_task(self._keep(work)) for work in forever]
         return self
@@ -98,7 +124,7 @@ class Engine:
         self.ownership.leave()
         await self._stop_working()
         await self._dispatcher.close()
-        await self.runner.stop(_DRAIN_STEPS_S)
+        await asyncio.gather(self.runner.stop(_DRAIN_STEPS_S), self.telling.close(_DRAIN_STEPS_S))
         await self._returns.close(_DRAIN_RETURNS_S)
         await self.store.close()
         try:

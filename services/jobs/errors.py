@@ -61,6 +61,13 @@ def job_not_found() -> ServiceError:
     return ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", "There is no such job.")
 
 
+def job_of_another_customer() -> ServiceError:
+    """The job belongs to another customer of the same storefront, which may be told."""
+    return ServiceError(
+        Kind.PERMISSION_DENIED, "JOB_OF_ANOTHER_CUSTOMER", "The job belongs to another customer."
+    )
+
+
 def status_unavailable() -> ServiceError:
     """The provider could not be asked, and the last answer is too old to give."""
     return ServiceError(
@@ -74,4 +81,31 @@ def unavailable() -> ServiceError:
     """A part of the house did not answer; nothing was accepted."""
     return ServiceError(
         Kind.UNAVAILABLE, "UNAVAILABLE", "The service is temporarily unavailable; try again shortly."
+    )
+
+
+def webhook_address_refused(field: str, sentence: str) -> ServiceError:
+    """`field` is not an address that webhooks are sent to; `sentence` says which rule it breaks."""
+    message = f"{field} is not an address that webhooks are sent to. {sentence}"
+    return ServiceError(Kind.INVALID_ARGUMENT, "WEBHOOK_ADDRESS_REFUSED", message, {"field": field})
+
+
+def delivery_not_found() -> ServiceError:
+    """No such delivery, or its log is no longer kept."""
+    return ServiceError(Kind.NOT_FOUND, "DELIVERY_NOT_FOUND", "There is no such delivery.")
+
+
+def unknown_webhook_form() -> ServiceError:
+    """The form was never made known: whoever names it puts it first."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION, "UNKNOWN_WEBHOOK_FORM", "The form of the webhooks is not known."
+    )
+
+
+def webhooks_off() -> ServiceError:
+    """This process was not given the keys that webhooks need."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "WEBHOOKS_OFF",
+        "This house was not set up for webhooks; see docs/WEBHOOKS.md.",
     )

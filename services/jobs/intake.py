@@ -58,6 +58,17 @@ class Order(Struct, frozen=True, gc=False):
     running_limit: int
     queued_limit: int
     id_prefix: str
+    public_model: str
+    echo: str
+    project_id: str
+    callback_url: str
+    webhook_form_id: str
+    key_id: str
+    numbered: bool
+
+    def __repr__(self) -> str:
+        # What a customer gave must not reach a log by way of a traceback.
+        return f"Order({self.customer_id!r}, {self.mode!r})"
 
 
 class _Rivals:
@@ -161,9 +172,9 @@ class Intake:
             customer = (mine.customer_id, mine.mode)
             rivals = _Rivals(self._dispatcher.reservations, customer)
             try:
-                found, running = await self._store.admit(mine, order.queued_limit)
+                found, running = await self._store.admit(mine, order.queued_limit, numbered=order.numbered)
                 if found.job_id == mine.job_id:
-                    return await self._admit(found, rivals, running), False
+                    return await self._admit(found, order.key_id, rivals, running), False
             except BaseException as error:
                 if not outcome.done():
                     self._outcomes.pop(mine.job_id, None)
@@ -209,6 +220,11 @@ class Intake:
             run_at_ms=now_ms,
             queue_deadline_ms=now_ms + int(self._timing.queue_deadline_s * 1000),
             owner=self._ownership.worker_id,
+            public_model=order.public_model,
+            echo=order.echo,
+            project_id=order.project_id,
+            callback_url=order.callback_url,
+            webhook_form_id=order.webhook_form_id,
         )
 
     async def _accepted(self, job: Job, until_s: float) -> Job | None:
@@ -228,11 +244,11 @@ class Intake:
             job = found
         return self._runner.shown(job.job_id) or job
 
-    async def _admit(self, job: Job, rivals: _Rivals, running: int) -> Job:
+    async def _admit(self, job: Job, key_id: str, rivals: _Rivals, running: int) -> Job:
         outcome = self._outcomes[job.job_id]
         try:
             with call_context.fenced(job.epoch):
-                accepted = await self._pay_and_place(job, rivals, running)
+                accepted = await self._pay_and_place(job, key_id, rivals, running)
         except ServiceError as error:
             outcome.set_exception(error)
             raise
@@ -250,9 +266,9 @@ class Intake:
         log.info("job.accepted", extra=told)
         return accepted
 
-    async def _pay_and_place(self, job: Job, rivals: _Rivals, running: int) -> Job:
+    async def _pay_and_place(self, job: Job, key_id: str, rivals: _Rivals, running: int) -> Job:
         try:
-            quote = await self._clients.billing.hold(job, int(self._timing.hold_ttl_s * 1000))
+            quote = await self._clients.billing.hold(job, int(self._timing.hold_ttl_s * 1000), key_id)
         except ServiceError as error:
             if error.kind in TRANSIENT or error.reason in _TAKEN_BACK:
                 self.undo(job)

@@ -72,6 +72,8 @@ class FailureReason(IntEnum):
     INVALID_REFERENCE = 8
     REFERENCE_UNAVAILABLE = 9
     REFERENCE_UNSUITABLE = 10
+    # Its customer, or an operator, asked for its end; the pool never says this.
+    CANCELED = 11
 
 
 class Settlement(StrEnum):
@@ -139,6 +141,14 @@ class Generation(Struct, frozen=True, gc=False):
     references: tuple[Reference, ...] = ()
     # Set where there are references.
     reference_limits: ReferenceLimits | None = None
+    # A film takes the shape of its first reference.
+    adaptive_ratio: bool = False
+    watermark: bool = False
+    last_frame: bool = False
+    voice: str = ""
+    format: str = ""
+    style: str = ""
+    max_words: int = 0
 
     def __repr__(self) -> str:
         # A prompt is the customer's own business: it must not reach a log by way of a traceback.
@@ -161,6 +171,11 @@ class Output(Struct, frozen=True, gc=False):
     width: int
     height: int
     duration_ms: int
+    # What a text job wrote.
+    text: str = ""
+
+    def __repr__(self) -> str:
+        return f"Output(role={self.role!r}, object_key={self.object_key!r})"
 
 
 class Job(Struct, frozen=True, gc=False):
@@ -213,6 +228,24 @@ class Job(Struct, frozen=True, gc=False):
     charged_millis: int = 0
     refunded_millis: int = 0
     media_expires_at_ms: int = 0
+    # Random, below 2^53; 0: none.
+    public_number: int = 0
+    # In the storefront's words.
+    public_model: str = ""
+    # JSON of the storefront's own.
+    echo: str = ""
+    project_id: str = ""
+    callback_url: str = ""
+    webhook_form_id: str = ""
+    # These three are written beside the owner: no transition touches them, and a copy in memory may be behind.
+    cancel_asked_at_ms: int = 0
+    deleted_at_ms: int = 0
+    # When what was deleted was also forgotten.
+    scrubbed_at_ms: int = 0
+
+    def __repr__(self) -> str:
+        # What a customer gave or got back must not reach a log by way of a traceback.
+        return f"Job({self.job_id!r}, {self.state!r}, version={self.version!r}, epoch={self.epoch!r})"
 
     @property
     def attempt_id(self) -> str:
@@ -320,17 +353,29 @@ def failing(job: Job, reason: FailureReason, detail: str, now_ms: int) -> Job:
     )
 
 
+def canceling(job: Job, now_ms: int) -> Job | None:
+    """The job as it ends because that was asked for; None where it was not, or where its end is decided already."""
+    if not job.cancel_asked_at_ms or job.state not in LEASED | {JobState.QUEUED}:
+        return None
+    return failing(job, FailureReason.CANCELED, f"canceled while {job.state}", now_ms)
+
+
 def finished(job: Job, charged_millis: int, now_ms: int) -> Job:
     """The end, after billing has answered."""
-    well = job.settlement is Settlement.CAPTURE
     return moved(
         job,
-        JobState.COMPLETED if well else JobState.FAILED,
+        _end_of(job),
         now_ms,
         ended_at_ms=now_ms,
         charged_millis=charged_millis,
         refunded_millis=max(0, job.quoted_millis - charged_millis),
     )
+
+
+def _end_of(job: Job) -> JobState:
+    if job.settlement is Settlement.CAPTURE:
+        return JobState.COMPLETED
+    return JobState.CANCELED if job.failure is FailureReason.CANCELED else JobState.FAILED
 
 
 def overdue(job: Job, now_ms: int) -> Job | None:

@@ -31,6 +31,17 @@ DECLARED_DEAD = Counter(
     "atelier_jobs_declared_dead_total", "Times this process was declared dead by another."
 )
 CLAIMED = Counter("atelier_jobs_claimed_total", "Unowned jobs that this process took over.")
+WISHES = Counter(
+    "atelier_jobs_wishes_total",
+    "Jobs that were asked to end (cancel), or to be forgotten too (delete).",
+    ["wish"],
+)
+WISHES_WAITING = Gauge(
+    "atelier_jobs_wishes_waiting", "Jobs of all processes that were asked to end and have not ended yet."
+)
+DELETIONS_WAITING = Gauge(
+    "atelier_jobs_deletions_waiting", "Deleted jobs whose media and contents are still to be removed."
+)
 RECONCILE_FINDINGS = Gauge(
     "atelier_jobs_reconcile_findings", "What the last reconciliation found amiss, by kind.", ["finding"]
 )

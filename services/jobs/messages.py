@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from typing import Final
 
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from services.jobs import errors
 from services.jobs.intake import Order
-from services.jobs.job import Generation, Job, JobState, Kind, Mode, Output
+from services.jobs.job import Generation, Job, JobState, Kind, Mode, Output, Stage
 from services.jobs.reference_messages import references_of
 from services.jobs.store import Event, JobFilter
+from services.jobs.usage import DAY_MS, Counts, Span, UsageKey
 
 _STATES: Final = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
 _STATE_OF: Final = {number: state for state, number in _STATES.items()}
+_ENDED_BADLY: Final = frozenset({JobState.FAILED, JobState.CANCELED})
 _MODES: Final[dict[Mode, pb.Mode.ValueType]] = {"live": pb.MODE_LIVE, "test": pb.MODE_TEST}
 _MODE_OF: Final[dict[int, Mode]] = {number: mode for mode, number in _MODES.items()}
 
 _ID_LIMIT_CHARS: Final = 100
 _PROMPT_LIMIT_CHARS: Final = 100_000
+_URL_LIMIT_CHARS: Final = 2_048
+# It lies in the job's row, and travels with every read of it.
+_ECHO_LIMIT_BYTES: Final = 65_536
 _LIST_LIMIT: Final = 1_000
 _LIST_DEFAULT: Final = 100
+# What is left out is read all the same; beyond this a list is gone on with after its last job.
+_SKIP_LIMIT: Final = 1_000_000
+_STAGES: Final = frozenset(map(int, Stage))
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+# Every job there is, and every one that will be, was made before this.
+_FOR_EVER_MS: Final = 10**9 * DAY_MS
 
 
 def order_of(request: pb.CreateJobRequest) -> Order:
@@ -49,7 +62,29 @@ def order_of(request: pb.CreateJobRequest) -> Order:
         running_limit=request.limits.running_jobs,
         queued_limit=request.limits.queued_jobs,
         id_prefix=prefix,
+        public_model=_text("public_model", request.public_model) or request.generation.model,
+        echo=_echo_of(request.echo),
+        project_id=_text("project_id", request.project_id),
+        callback_url=_text("callback_url", request.callback_url, _URL_LIMIT_CHARS),
+        webhook_form_id=_text("webhook_form_id", request.webhook_form_id),
+        key_id=_text("key_id", request.key_id),
+        numbered=request.numbered,
     )
+
+
+def _text(field: str, text: str, limit: int = _ID_LIMIT_CHARS) -> str:
+    if len(text) > limit or "\0" in text:
+        raise errors.invalid_request(field, f"must be at most {limit} characters, none of them NUL")
+    return text
+
+
+def _echo_of(given: bytes) -> str:
+    if len(given) > _ECHO_LIMIT_BYTES:
+        raise errors.invalid_request("echo", f"must be at most {_ECHO_LIMIT_BYTES} bytes")
+    try:
+        return _text("echo", given.decode(), _ECHO_LIMIT_BYTES)
+    except UnicodeDecodeError:
+        raise errors.invalid_request("echo", "must be a text") from None
 
 
 def _require_id(field: str, text: str) -> None:
@@ -67,10 +102,7 @@ def mode_of(number: int) -> Mode:
 
 
 def _generation_of(asked: pb.Generation) -> Generation:
-    try:
-        kind = Kind(asked.kind)
-    except ValueError:
-        raise errors.invalid_request("generation.kind", "is not a known kind") from None
+    kind = _kind_of("generation.kind", asked.kind)
     if not asked.model or len(asked.model) > _ID_LIMIT_CHARS:
         raise errors.invalid_request("generation.model", "is missing or too long")
     if len(asked.prompt) > _PROMPT_LIMIT_CHARS:
@@ -88,6 +120,13 @@ def _generation_of(asked: pb.Generation) -> Generation:
         seed=asked.seed if asked.HasField("seed") else None,
         references=references,
         reference_limits=limits,
+        adaptive_ratio=asked.adaptive_ratio,
+        watermark=asked.watermark,
+        last_frame=asked.last_frame,
+        voice=_text("generation.voice", asked.voice),
+        format=_text("generation.format", asked.format),
+        style=_text("generation.style", asked.style),
+        max_words=asked.max_words,
     )
 
 
@@ -95,6 +134,8 @@ def filter_of(request: pb.ListJobsRequest) -> JobFilter:
     """Raises INVALID_REQUEST for what cannot be listed."""
     if request.limit > _LIST_LIMIT:
         raise errors.invalid_request("limit", f"must be at most {_LIST_LIMIT}")
+    if request.skip > _SKIP_LIMIT:
+        raise errors.invalid_request("skip", f"must be at most {_SKIP_LIMIT}")
     if len(request.job_ids) > _LIST_LIMIT:
         raise errors.invalid_request("job_ids", f"must be at most {_LIST_LIMIT}")
     return JobFilter(
@@ -104,6 +145,52 @@ def filter_of(request: pb.ListJobsRequest) -> JobFilter:
         job_ids=tuple(request.job_ids),
         before_job_id=request.before_job_id,
         limit=request.limit or _LIST_DEFAULT,
+        stages=frozenset(map(_stage_of, request.stages)),
+        kind=_kind_of("kind", request.kind) if request.kind else None,
+        project_id=_text("project_id", request.project_id),
+        skip=request.skip,
+    )
+
+
+def _stage_of(number: int) -> Stage:
+    if number == Stage.UNSPECIFIED or number not in _STAGES:
+        raise errors.invalid_request("stages", "must be stages that there are")
+    return Stage(number)
+
+
+def _kind_of(field: str, number: int) -> Kind:
+    try:
+        return Kind(number)
+    except ValueError:
+        raise errors.invalid_request(field, "is not a known kind") from None
+
+
+def span_of(request: pb.GetUsageRequest, now_ms: int) -> Span:
+    """When the jobs were made that usage is asked of. Raises INVALID_REQUEST."""
+    _require_id("customer_id", request.customer_id)
+    if request.from_ms < 0 or request.before_ms < 0:
+        raise errors.invalid_request("from_ms", "and before_ms must not be negative")
+    # An end that is not in the past cuts no day short.
+    open_end = request.before_ms == 0 or request.before_ms > now_ms
+    return Span(request.from_ms, _FOR_EVER_MS if open_end else request.before_ms)
+
+
+def usage_message(found: Mapping[UsageKey, Counts]) -> pb.GetUsageResponse:
+    """Newest day first, then by model."""
+    ordered = sorted(found.items(), key=lambda item: (-item[0].day, item[0].public_model))
+    return pb.GetUsageResponse(rows=[_usage_row(key, counts) for key, counts in ordered])
+
+
+def _usage_row(key: UsageKey, counts: Counts) -> pb.UsageRow:
+    return pb.UsageRow(
+        day=date.fromordinal(_EPOCH + key.day).isoformat(),
+        public_model=key.public_model,
+        pending_jobs=counts.pending,
+        processing_jobs=counts.processing,
+        completed_jobs=counts.completed,
+        failed_jobs=counts.failed,
+        charged_millis=counts.charged_millis,
+        refunded_millis=counts.refunded_millis,
     )
 
 
@@ -122,13 +209,18 @@ def message_of(job: Job) -> pb.Job:
         quoted_millis=job.quoted_millis,
         charged_millis=job.charged_millis,
         refunded_millis=job.refunded_millis,
-        failure=pb.FailureReason.ValueType(int(job.failure) if job.state is JobState.FAILED else 0),
+        failure=pb.FailureReason.ValueType(int(job.failure) if job.state in _ENDED_BADLY else 0),
         outputs=[_output_message(output) for output in job.outputs] if job.ended else [],
         created_at_ms=job.created_at_ms,
         updated_at_ms=job.updated_at_ms,
         ended_at_ms=job.ended_at_ms,
         media_expires_at_ms=job.media_expires_at_ms if job.ended else 0,
         attempts=job.attempt_number,
+        public_number=job.public_number,
+        public_model=job.public_model,
+        echo=job.echo.encode(),
+        project_id=job.project_id,
+        cancel_asked=job.cancel_asked_at_ms > 0,
     )
 
 
@@ -142,6 +234,7 @@ def _output_message(output: Output) -> pb.Output:
         width=output.width,
         height=output.height,
         duration_ms=output.duration_ms,
+        text=output.text,
     )
 
 

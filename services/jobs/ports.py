@@ -61,7 +61,9 @@ PollAnswer = tuple[AttemptStatus, int]
 class Billing(Protocol):
     """Every call is repeatable under the job's id, and raises ServiceError."""
 
-    async def hold(self, job: Job, ttl_ms: int) -> Quote: ...
+    async def hold(self, job: Job, ttl_ms: int, key_id: str = "") -> Quote:
+        """`key_id`: the key whose own spend limit counts it, or empty."""
+        ...
 
     async def capture(self, job: Job, amount_millis: int) -> int:
         """Returns what was charged: less than asked for where the hold had expired and the wallet was empty."""
@@ -131,6 +133,10 @@ class Pool(Protocol):
 
     async def close_attempts(self, attempt_ids: Sequence[str]) -> list[str]:
         """Ends attempts that nobody will ask about; returns those that are being sent at this moment."""
+        ...
+
+    async def delete_media(self, object_keys: Sequence[str]) -> None:
+        """Deletes up to 1,000 outputs from the media store; what is not there is no error."""
         ...
 
     def watch_capacity(self) -> AsyncIterator[list[Room]]: ...

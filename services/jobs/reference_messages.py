@@ -26,9 +26,12 @@ def references_of(asked: pb.Generation) -> tuple[tuple[Reference, ...], Referenc
     if not asked.HasField("reference_limits"):
         raise errors.invalid_request("generation.reference_limits", "is missing")
     limits = _limits_of(asked.reference_limits)
-    if len(asked.references) > min(limits.images, _COUNT_LIMIT):
+    if len(asked.references) > _COUNT_LIMIT:
         raise errors.invalid_request("generation.references", "are too many")
-    return tuple(map(_reference_of, asked.references)), limits
+    references = tuple(map(_reference_of, asked.references))
+    if not limits.allow(references):
+        raise errors.invalid_request("generation.references", "are too many")
+    return references, limits
 
 
 def _limits_of(asked: pb.ReferenceLimits) -> ReferenceLimits:
@@ -37,7 +40,22 @@ def _limits_of(asked: pb.ReferenceLimits) -> ReferenceLimits:
         raise errors.invalid_request("generation.reference_limits.image_formats", "must be names of formats")
     if asked.image_bytes < 1:
         raise errors.invalid_request("generation.reference_limits.image_bytes", "must be at least 1")
-    return ReferenceLimits(formats, asked.image_bytes, asked.images, asked.first_frame_of_animations)
+    for medium, most, size_bytes in (
+        ("video", asked.videos, asked.video_bytes),
+        ("audio", asked.audios, asked.audio_bytes),
+    ):
+        if most and size_bytes < 1:
+            raise errors.invalid_request(f"generation.reference_limits.{medium}_bytes", "must be at least 1")
+    return ReferenceLimits(
+        formats,
+        asked.image_bytes,
+        asked.images,
+        asked.first_frame_of_animations,
+        asked.videos,
+        asked.video_bytes,
+        asked.audios,
+        asked.audio_bytes,
+    )
 
 
 def _reference_of(asked: pb.Reference) -> Reference:
@@ -80,4 +98,8 @@ def pool_limits(limits: ReferenceLimits) -> pool.ReferenceLimits:
         image_bytes=limits.image_bytes,
         images=limits.images,
         first_frame_of_animations=limits.first_frame_of_animations,
+        videos=limits.videos,
+        video_bytes=limits.video_bytes,
+        audios=limits.audios,
+        audio_bytes=limits.audio_bytes,
     )

@@ -70,8 +70,8 @@ class Returns:
             self._references.add(owed)
 
     def close_attempt(self, job: Job) -> None:
-        """Of a job that has failed, perhaps before its attempt had; one that went well has ended with its attempt."""
-        if job.state is JobState.FAILED and job.attempt_number > 0:
+        """Of a job that has not gone well, perhaps before its attempt had; one that has, has ended with its attempt."""
+        if job.state in (JobState.FAILED, JobState.CANCELED) and job.attempt_number > 0:
             self._attempts.add(job.attempt_id)
 
     async def close(self, patience_s: float) -> None:

@@ -33,11 +33,15 @@ from services.jobs.ports import PollAnswer
 from services.jobs.returns import Returns
 from services.jobs.schedule import Timing
 from services.jobs.steps import Clients, Heard, Move, Outcome, View, Wait, after_no_answer, after_poll, step
+from services.jobs.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
 # In the row it is for restarts and other replicas only; nine writes in a job's life are enough for that.
 _PROGRESS_STEP = 10
+# What is asked in these states may be asked again or left unasked. A submission is waited for: its answer says whether
+# there is something to be cancelled.
+_MAY_BE_STOPPED = frozenset({JobState.LEASED, JobState.UNKNOWN, JobState.RUNNING, JobState.COLLECTING})
 
 
 class Runner:
@@ -50,6 +54,7 @@ class Runner:
         dispatcher: Dispatcher,
         returns: Returns,
         ownership: Ownership,
+        wishes: Wishes,
         changes: Changes,
         clock: Clock,
         timing: Timing,
@@ -59,6 +64,7 @@ class Runner:
         self._dispatcher = dispatcher
         self._returns = returns
         self._ownership = ownership
+        self._wishes = wishes
         self._changes = changes
         self._clock = clock
         self._timing = timing
@@ -100,10 +106,30 @@ class Runner:
                 known.task.cancel()
         active = self._active[job.job_id] = Active(job, self._clock.monotonic_s())
         self._states[job.state] += 1
-        if delay_s > 0 and rules.poisoned(job, self._clock.now_ms()) is None:
+        unwanted = self._is_to_end(active) or rules.poisoned(job, self._clock.now_ms()) is not None
+        if delay_s > 0 and not unwanted:
             self._after(active, delay_s)
         else:
             self._go(active)
+
+    def end(self, job_id: str) -> None:
+        """Ends a job that was asked to end, wherever it is here, as soon as its request is not on its way."""
+        active = self._active.get(job_id)
+        if active is None:
+            timer = self._resting.pop(job_id, None)
+            if timer is None:
+                self._dispatcher.end(job_id)
+            else:
+                timer.cancel()
+                self._dispatcher.end_unplaced(job_id)
+        elif self._leaving or not self._is_to_end(active):
+            return
+        elif active.task is None:
+            self._go(active)
+        elif active.asking:
+            active.asking = False
+            active.cut_short = True
+            active.task.cancel()
 
     def knows(self, job_id: str) -> bool:
         """Whether the job is active here, or rests before its next attempt."""
@@ -119,8 +145,7 @@ class Runner:
         # Without a young heartbeat somebody else may have taken the job further: only the row knows.
         if active is None or not self._ownership.may_act():
             return None
-        job = active.job
-        return job if active.progress <= job.progress else replace(job, progress=active.progress)
+        return self._current(active)
 
     def answered_at_ms(self, job_id: str) -> int:
         """When the provider was last heard about this job; 0 if never, or if it is not active here."""
@@ -236,26 +261,52 @@ class Runner:
         """Steps until the job waits; returns for how long, or None when it is not active any more."""
         while True:
             await self._ownership.permission()
-            with call_context.fenced(active.job.epoch, active.job.job_id):
-                outcome = known or await step(self._view(active), self._clients)
+            outcome = known or await self._next(active)
             known = None
             if isinstance(outcome, Wait):
                 active.failures += 1
-                return outcome.delay_s
-            if isinstance(outcome, Heard):
-                return await self._keep(active, outcome)
-            if not await self._move(active, outcome):
+                delay_s = outcome.delay_s
+            elif isinstance(outcome, Heard):
+                delay_s = await self._keep(active, outcome)
+            elif outcome is None:
+                delay_s = 0.0
+            elif not await self._move(active, outcome):
                 return None
-            if outcome.wait_s > 0:
-                return outcome.wait_s
+            else:
+                delay_s = outcome.wait_s
+            if delay_s > 0 and not self._is_to_end(active):
+                return delay_s
             if self._leaving:
                 return None
 
-    def _view(self, active: Active) -> View:
-        # The step after a poll writes the progress that was only in memory until then.
+    async def _next(self, active: Active) -> Outcome | None:
+        """What the next step says; None where it was stopped because somebody wants the job to end."""
+        active.asking = active.job.state in _MAY_BE_STOPPED
+        try:
+            with call_context.fenced(active.job.epoch, active.job.job_id):
+                return await step(self._view(active), self._clients)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not active.cut_short or task is None or task.uncancel() > 0:
+                raise
+            return None
+        finally:
+            active.asking = active.cut_short = False
+
+    def _is_to_end(self, active: Active) -> bool:
+        return rules.canceling(self._current(active), self._clock.now_ms()) is not None
+
+    def _current(self, active: Active) -> Job:
+        """The job with what is known of it beside the row as it was read."""
         job = active.job
+        # The step after a poll writes the progress that was only in memory until then.
         if active.progress > job.progress:
             job = replace(job, progress=active.progress)
+        asked_at_ms = self._wishes.asked_at_ms(job)
+        return job if asked_at_ms == job.cancel_asked_at_ms else replace(job, cancel_asked_at_ms=asked_at_ms)
+
+    def _view(self, active: Active) -> View:
+        job = self._current(active)
         return View(job, self._clock, active.failures, active.polls, _chance(), self._timing)
 
     async def _move(self, active: Active, move: Move) -> bool:
@@ -293,11 +344,14 @@ class Runner:
     def _parked(self, job: Job) -> Job:
         """A long wait is nobody's: the row remembers when it is over."""
         long = job.run_at_ms - self._clock.now_ms() > self._timing.park_after_s * 1000
-        return rules.released(job) if job.state is JobState.QUEUED and long else job
+        parked = job.state is JobState.QUEUED and long and not self._wishes.asked_at_ms(job)
+        return rules.released(job) if parked else job
 
     def _line_up(self, job: Job, *, front: bool) -> None:
         wait_s = (job.run_at_ms - self._clock.now_ms()) / 1000
-        if wait_s > 0:
+        if self._wishes.asked_at_ms(job):
+            self._dispatcher.end_unplaced(job.job_id)
+        elif wait_s > 0:
             loop = asyncio.get_running_loop()
             self._resting[job.job_id] = loop.call_later(wait_s, self._rested, job)
         elif front and job.attempt_number > 0:

@@ -44,6 +44,10 @@ class Timing:
     reconcile_age_s: float = 2 * 60
     # Jobs that this worker owns and has not in memory are looked for so often; the second look counts.
     recall_s: float = 10.0
+    # Wishes that were heard by other replicas are looked for so often.
+    wishes_s: float = 1.0
+    # Deleted jobs that have ended are looked for so often.
+    deletions_s: float = 2.0
     # Queued jobs are offered again so often, should an announcement of capacity have been missed.
     dispatch_s: float = 5.0
     # Progress is written at most so often.

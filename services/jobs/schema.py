@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Index,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from services.chassis.schema_migration import CONSTRAINT_NAMES
 
 METADATA = MetaData(naming_convention=CONSTRAINT_NAMES)
+
+# Alembic takes the empty text for no default at all.
+_EMPTY = text("''")
 
 JOBS = Table(
     "jobs",
@@ -62,6 +69,19 @@ JOBS = Table(
     Column("charged_millis", BigInteger, nullable=False),
     Column("refunded_millis", BigInteger, nullable=False),
     Column("media_expires_at_ms", BigInteger, nullable=False),
+    # Random, below 2^53; 0: none.
+    Column("public_number", BigInteger, nullable=False, server_default="0"),
+    # The model in the storefront's words.
+    Column("public_model", Text, nullable=False, server_default=_EMPTY),
+    Column("echo", Text, nullable=False, server_default=_EMPTY),
+    Column("project_id", Text, nullable=False, server_default=_EMPTY),
+    Column("callback_url", Text, nullable=False, server_default=_EMPTY),
+    Column("webhook_form_id", Text, nullable=False, server_default=_EMPTY),
+    # Wishes: written by whoever hears them, and by no transition.
+    Column("cancel_asked_at_ms", BigInteger, nullable=False, server_default="0"),
+    Column("deleted_at_ms", BigInteger, nullable=False, server_default="0"),
+    # When what was deleted was also forgotten.
+    Column("scrubbed_at_ms", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("admission_key"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint(
@@ -71,21 +91,52 @@ JOBS = Table(
     CheckConstraint(
         "charged_millis >= 0 AND refunded_millis >= 0 AND quoted_millis >= 0", name="amounts_not_negative"
     ),
-    Index(None, "customer_id", "job_id"),
+    Index("ix_jobs_listed", "customer_id", "mode", "created_at_ms", "job_id"),
 )
 
+
+def _partial(name: str, *columns: Column[Any], where: ColumnElement[bool], unique: bool = False) -> None:
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 # Only unfinished jobs are in these two, however many have ever been.
-Index(
-    "ix_jobs_claimable",
-    JOBS.c.run_at_ms,
-    sqlite_where=JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0),
-    postgresql_where=JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0),
+_partial("ix_jobs_claimable", JOBS.c.run_at_ms, where=JOBS.c.owner.is_(None) & (JOBS.c.ended_at_ms == 0))
+_partial("ix_jobs_owned", JOBS.c.owner, where=JOBS.c.owner.is_not(None))
+# A customer's history is what has not ended, and what has by how it ended: entered once, at the end.
+_NEWEST = (JOBS.c.created_at_ms, JOBS.c.job_id)
+_partial("ix_jobs_unfinished", JOBS.c.customer_id, JOBS.c.mode, *_NEWEST, where=JOBS.c.ended_at_ms == 0)
+_partial(
+    "ix_jobs_ended",
+    JOBS.c.customer_id,
+    JOBS.c.mode,
+    JOBS.c.stage,
+    JOBS.c.kind,
+    *_NEWEST,
+    # SQLite counts without the rows only where every column that is named lies here.
+    JOBS.c.ended_at_ms,
+    JOBS.c.deleted_at_ms,
+    where=(JOBS.c.ended_at_ms > 0) & (JOBS.c.deleted_at_ms == 0),
 )
-Index(
-    "ix_jobs_owned",
-    JOBS.c.owner,
-    sqlite_where=JOBS.c.owner.is_not(None),
-    postgresql_where=JOBS.c.owner.is_not(None),
+_partial(
+    "ix_jobs_project",
+    JOBS.c.customer_id,
+    JOBS.c.mode,
+    JOBS.c.project_id,
+    *_NEWEST,
+    where=(JOBS.c.project_id != "") & (JOBS.c.deleted_at_ms == 0),
+)
+_partial(
+    "uq_jobs_public_number",
+    JOBS.c.public_number,
+    JOBS.c.storefront,
+    where=JOBS.c.public_number > 0,
+    unique=True,
+)
+_partial("ix_jobs_wishes", JOBS.c.owner, where=(JOBS.c.cancel_asked_at_ms > 0) & (JOBS.c.ended_at_ms == 0))
+_partial(
+    "ix_jobs_deletions",
+    JOBS.c.deleted_at_ms,
+    where=(JOBS.c.deleted_at_ms > 0) & (JOBS.c.scrubbed_at_ms == 0),
 )
 
 # One row a process; its absence is the proof that the process may write nothing any more.
@@ -121,4 +172,20 @@ CUSTOMER_LOAD = Table(
     Column("completed_jobs", BigInteger, nullable=False),
     Column("failed_jobs", BigInteger, nullable=False),
     Column("charged_millis", BigInteger, nullable=False),
+)
+
+# The jobs that ended, by the UTC day of their creation; written with the end of each, in the same transaction.
+USAGE_DAYS = Table(
+    "usage_days",
+    METADATA,
+    Column("customer_id", Text, primary_key=True),
+    Column("mode", Text, primary_key=True),
+    # Days since the epoch.
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("public_model", Text, primary_key=True),
+    Column("completed_jobs", BigInteger, nullable=False),
+    # Canceled ones among them.
+    Column("failed_jobs", BigInteger, nullable=False),
+    Column("charged_millis", BigInteger, nullable=False),
+    Column("refunded_millis", BigInteger, nullable=False),
 )

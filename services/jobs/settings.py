@@ -5,14 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.settings import Secret, decimal_number, host_and_port, log_level, setting, whole_number
+from services.chassis.egress_policy import EgressCaSettings, EgressSettings
+from services.chassis.settings import (
+    Secret,
+    SettingsError,
+    decimal_number,
+    file_secret,
+    host_and_port,
+    log_level,
+    setting,
+    web_origin,
+    whole_number,
+)
 from services.jobs.schedule import Timing
+from services.jobs.webhooks import schedule as webhooks
 
 _DAY_S = 24 * 3600
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 _seconds = decimal_number(0.01, 366 * _DAY_S)
+# More tries than that are a life's work.
+_RETRIES_LIMIT = 100
+
+
+def _waits(text: str) -> tuple[float, ...]:
+    waits = tuple(_seconds(one) for one in text.split(",") if one.strip())
+    if not 1 <= len(waits) <= _RETRIES_LIMIT:
+        raise ValueError(f"must be 1 to {_RETRIES_LIMIT} numbers of seconds, with commas")
+    return waits
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StorageSettings):
+class Settings(StorageSettings, EgressSettings, EgressCaSettings):
     """Defaults are production's; the waits are settings so that tests need not sit them out."""
 
     billing_address: str = setting(
@@ -127,6 +148,52 @@ class Settings(StorageSettings):
         "acceptance alone",
         parse=decimal_number(0, _DAY_S),
     )
+
+    sealing_keys_file: Path | None = setting(
+        "ATELIER_JOBS_SEALING_KEYS_FILE",
+        default=None,
+        parse=Path,
+        help="the keys that seal customers' webhook secrets, `<key id> <base64 of 32 bytes>` a line, the first seals; "
+        "made where there is none. Webhooks are sent where this and the two below are set",
+    )
+    media_signing_keys: Secret | None = setting(
+        "ATELIER_JOBS_MEDIA_SIGNING_KEY_FILE",
+        default=None,
+        parse=file_secret,
+        help="the gateway's file of media signing keys, for the links in webhooks",
+    )
+    public_url: str = setting(
+        "ATELIER_JOBS_PUBLIC_URL",
+        default="",
+        parse=web_origin,
+        help="how customers reach the gateway, for the links in webhooks",
+    )
+    webhook_timeout_s: float = setting(
+        "ATELIER_JOBS_WEBHOOK_TIMEOUT_S",
+        default=webhooks.TIMEOUT_S,
+        parse=decimal_number(0.1, 60),
+        help="how long a receiver of webhooks may take",
+    )
+    webhook_retries_s: tuple[float, ...] = setting(
+        "ATELIER_JOBS_WEBHOOK_RETRIES_S",
+        default=webhooks.RETRIES_S,
+        parse=_waits,
+        help="seconds from each attempt to deliver a webhook to the next, with commas; after the last it is given up",
+    )
+
+    def means_are_complete(self) -> bool:
+        """Whether webhooks are sent. Raises SettingsError where only some of what they need is set."""
+        needed = {
+            "ATELIER_JOBS_SEALING_KEYS_FILE": self.sealing_keys_file,
+            "ATELIER_JOBS_MEDIA_SIGNING_KEY_FILE": self.media_signing_keys,
+            "ATELIER_JOBS_PUBLIC_URL": self.public_url,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing and len(missing) < len(needed):
+            raise SettingsError(
+                [f"{name} is missing: webhooks need it beside the others" for name in missing]
+            )
+        return not missing
 
     def timing(self) -> Timing:
         """The waits, as the engine takes them."""

@@ -20,7 +20,8 @@ from services.jobs.job import Job, JobState
 from services.jobs.ports import Pool
 from services.jobs.runner import Runner
 from services.jobs.schedule import Timing
-from services.jobs.store import JobStore
+from services.jobs.store import JobStore, PublicNumber
+from services.jobs.wishes import Wishes
 
 # Collecting and settling usually take less, and then the answer shows the end already.
 _END_WAIT_S: Final = 1.0
@@ -37,20 +38,39 @@ class Status:
     """Reads that never write."""
 
     def __init__(
-        self, store: JobStore, runner: Runner, pool: Pool, changes: Changes, clock: Clock, timing: Timing
+        self,
+        store: JobStore,
+        runner: Runner,
+        pool: Pool,
+        wishes: Wishes,
+        changes: Changes,
+        clock: Clock,
+        timing: Timing,
     ) -> None:
         self._store = store
         self._runner = runner
         self._pool = pool
+        self._wishes = wishes
         self._changes = changes
         self._clock = clock
         self._timing = timing
         self._questions: dict[str, asyncio.Task[_Answer]] = {}
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
 
-    async def get(self, job_id: str, customer_id: str, mode: str, *, sync: bool) -> Job:
-        """Raises JOB_NOT_FOUND; with `sync` also STATUS_UNAVAILABLE."""
-        job = await self._visible(job_id, customer_id, mode)
+    async def get(
+        self,
+        name: str | PublicNumber,
+        customer_id: str,
+        mode: str,
+        *,
+        sync: bool,
+        tell_of_others_in: str = "",
+    ) -> Job:
+        """Raises JOB_NOT_FOUND; with `sync` also STATUS_UNAVAILABLE.
+
+        `tell_of_others_in`: the storefront whose other customers' jobs raise JOB_OF_ANOTHER_CUSTOMER; empty for none.
+        """
+        job = await self._visible(name, customer_id, mode, tell_of_others_in)
         if sync and job.state is JobState.RUNNING:
             return await self._synchronised(job)
         return job
@@ -74,16 +94,27 @@ class Status:
                 except TimeoutError:
                     continue
 
-    async def _visible(self, job_id: str, customer_id: str, mode: str) -> Job:
-        job = self._runner.shown(job_id) or await self._store.job(job_id)
-        if (
-            job is None
-            or job.customer_id != customer_id
-            or job.mode != mode
-            or job.state is JobState.ADMITTING
-        ):
+    async def _visible(
+        self, name: str | PublicNumber, customer_id: str, mode: str, tell_of_others_in: str = ""
+    ) -> Job:
+        job = await self._found(name)
+        if job is None or job.mode != mode or job.state is JobState.ADMITTING or job.deleted_at_ms:
+            raise errors.job_not_found()
+        if job.customer_id != customer_id:
+            if tell_of_others_in and job.storefront == tell_of_others_in:
+                raise errors.job_of_another_customer()
             raise errors.job_not_found()
         return job
+
+    async def _found(self, name: str | PublicNumber) -> Job | None:
+        """The job as its owner in this process knows it, or else as its row does."""
+        if isinstance(name, str):
+            here = None if self._wishes.hides(name) else self._runner.shown(name)
+            return here or await self._store.job(name)
+        job = await self._store.numbered(name)
+        if job is None or job.deleted_at_ms:
+            return None
+        return self._runner.shown(job.job_id) or job
 
     async def _synchronised(self, job: Job) -> Job:
         now_ms = self._clock.now_ms()

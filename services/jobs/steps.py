@@ -17,6 +17,7 @@ from services.jobs import job as rules
 from services.jobs.answers import AttemptState, AttemptStatus
 from services.jobs.job import FailureReason, Job, JobState, Settlement
 from services.jobs.ports import Billing, Pool
+from services.jobs.reference import Role
 from services.jobs.schedule import Timing
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ TRANSIENT: Final = frozenset(
 # A job whose outputs cannot be copied is kept so long beyond its deadline: they are paid for already.
 COLLECT_PATIENCE_MS: Final = 10 * 60_000
 _UNKNOWN_POLL_S: Final = 5.0
-# The pool gives up on an image after 15 s and may have to wait for a turn; beyond that it is asked again.
+# The pool gives up on an image or a sound after 15 s, on a film after 60 s, and may have to wait for a turn; beyond that it
+# is asked again.
 _PREPARE_EACH_S: Final = 20.0
+_PREPARE_FILM_S: Final = 75.0
 _PREPARE_LIMIT_S: Final = 120.0
 # The lease ended before the attempt was submitted: nothing has left under it, and nothing will.
 _NEVER_BEGUN: Final = frozenset({"LEASE_ENDED", "ATTEMPT_NOT_FOUND"})
@@ -97,7 +100,8 @@ Step = Callable[[View, Clients], Awaitable[Outcome]]
 
 async def step(view: View, clients: Clients) -> Outcome:
     """The next thing to do for this job. Raises nothing but bugs: failures of others are outcomes."""
-    given_up = rules.overdue(view.job, view.now_ms) or rules.poisoned(view.job, view.now_ms)
+    job, now_ms = view.job, view.now_ms
+    given_up = rules.canceling(job, now_ms) or rules.overdue(job, now_ms) or rules.poisoned(job, now_ms)
     if given_up is not None:
         return Move(given_up)
     return await _STEPS[view.job.state](view, clients)
@@ -131,7 +135,11 @@ async def _unready(view: View, clients: Clients) -> Outcome | None:
 
 def _prepare_timeout_s(view: View) -> float:
     job = view.job
-    allowed_s = min(_PREPARE_LIMIT_S, _PREPARE_EACH_S * len(job.generation.references))
+    each_s = (
+        _PREPARE_FILM_S if reference.role is Role.VIDEO else _PREPARE_EACH_S
+        for reference in job.generation.references
+    )
+    allowed_s = min(_PREPARE_LIMIT_S, sum(each_s))
     # What becomes ready after the job's own deadline is of no use.
     return min(allowed_s, (job.run_deadline_ms - view.now_ms) / 1000)
 

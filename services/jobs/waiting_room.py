@@ -104,6 +104,14 @@ class WaitingRoom:
         self._close_empty(waiting)
         return waiting
 
+    def discard(self, job_id: str) -> bool:
+        """Takes one job out, wherever it stands; False if it does not wait."""
+        waiting = self._present.get(job_id)
+        if waiting is None:
+            return False
+        self._discard(waiting)
+        return True
+
     def overdue(self, now_ms: int) -> list[str]:
         """Takes out the jobs whose deadline has passed."""
         late = []

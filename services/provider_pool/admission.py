@@ -11,6 +11,7 @@ from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 from services.provider_pool import accounts, errors
 from services.provider_pool.adapters.interface import Generation, Kind
 from services.provider_pool.attempts import AttemptState
+from services.provider_pool.object_keys import is_ours
 from services.provider_pool.pool import AccountState, Mode
 from services.provider_pool.references import requests
 
@@ -108,6 +109,16 @@ def closed_ids(values: Iterable[str]) -> list[str]:
     return listed
 
 
+def object_keys(values: Sequence[str]) -> list[str]:
+    """Outputs in the media store, by the keys that it gives them."""
+    if len(values) > PAGE_LIMIT:
+        raise errors.invalid_request("object_keys", f"holds more than {PAGE_LIMIT}")
+    for value in values:
+        if not is_ours(value):
+            raise errors.invalid_request("object_keys", "holds one that is no output's")
+    return list(dict.fromkeys(values))
+
+
 def account_id(value: str) -> str:
     """An id of ours."""
     if not _ID.fullmatch(value):
@@ -166,6 +177,13 @@ def generation(message: pb.Generation) -> Generation:
         seed=message.seed if message.HasField("seed") else None,
         references=references,
         reference_limits=limits,
+        adaptive_ratio=message.adaptive_ratio,
+        watermark=message.watermark,
+        last_frame=message.last_frame,
+        voice=word("generation.voice", message.voice),
+        format=word("generation.format", message.format),
+        style=word("generation.style", message.style),
+        max_words=message.max_words,
     )
 
 
@@ -221,6 +239,11 @@ def name(field: str, value: str) -> str:
     if not _NAME.fullmatch(value):
         raise errors.invalid_request(field, "must be 1 to 100 letters, digits or any of _.:/-")
     return value
+
+
+def word(field: str, value: str) -> str:
+    """One of the few words that a model knows, or none; which of them are good is the catalog's to say."""
+    return name(field, value) if value else ""
 
 
 def number(field: str, value: int, lowest: int, highest: int) -> int:

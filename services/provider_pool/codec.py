@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import msgspec
 
 from services.provider_pool.adapters.interface import (
     Generation,
     OutputRef,
-    Reference,
     ReferenceFile,
     Role,
     TaskRef,
@@ -21,7 +20,10 @@ from services.provider_pool.adapters.interface import (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One output in the media store. Pixels and length are 0 where the type has none."""
+    """One output in the media store. Pixels and length are 0 where the type has none.
+
+    `text` is what a written output says. It is never recorded: the store alone has it.
+    """
 
     role: Role
     object_key: str
@@ -31,9 +33,29 @@ class Stored:
     width: int
     height: int
     duration_ms: int
+    text: str = field(default="", repr=False)
 
 
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_AS_TOLD: Final = msgspec.json.Encoder()
+
+# Fields that came after the first release, with what they are where nothing is said.
+_ADDED: Final[Mapping[str, object]] = {
+    "adaptive_ratio": False,
+    "watermark": False,
+    "last_frame": False,
+    "voice": "",
+    "format": "",
+    "style": "",
+    "max_words": 0,
+}
+_ADDED_TO_REFERENCES: Final[Mapping[str, object]] = {"role": "image"}
+_ADDED_TO_LIMITS: Final[Mapping[str, object]] = {
+    "videos": 0,
+    "video_bytes": 0,
+    "audios": 0,
+    "audio_bytes": 0,
+}
 
 
 def fingerprint(generation: Generation, files: Sequence[ReferenceFile | None] = ()) -> str:
@@ -41,13 +63,30 @@ def fingerprint(generation: Generation, files: Sequence[ReferenceFile | None] = 
 
     `files`: one for each reference, None where it is not there. The same image under two names is the same question.
     """
-    return hashlib.sha256(_ENCODER.encode(named_by_content(generation, files))).hexdigest()
+    return hashlib.sha256(_AS_TOLD.encode(_first_edition(named_by_content(generation, files)))).hexdigest()
+
+
+def _first_edition(generation: Generation) -> dict[str, Any]:
+    # Without what was added since and is not asked for: the fingerprints in older records stay what they were.
+    told: dict[str, Any] = msgspec.to_builtins(generation, order="deterministic")
+    _drop(told, _ADDED)
+    for reference in told["references"]:
+        _drop(reference, _ADDED_TO_REFERENCES)
+    if told["reference_limits"] is not None:
+        _drop(told["reference_limits"], _ADDED_TO_LIMITS)
+    return told
+
+
+def _drop(told: dict[str, Any], added: Mapping[str, object]) -> None:
+    for name, usual in added.items():
+        if told[name] == usual:
+            del told[name]
 
 
 def named_by_content(generation: Generation, files: Sequence[ReferenceFile | None]) -> Generation:
     """The same generation with the hashes of its references in the place of their names, as far as they are there."""
     references = tuple(
-        reference if file is None else Reference(reference.strength, reference_id=file.sha256)
+        reference if file is None else replace(reference, url="", reference_id=file.sha256)
         for reference, file in zip(generation.references, files, strict=True)
     )
     return replace(generation, references=references)
@@ -91,7 +130,7 @@ def read_outputs(text: str) -> list[OutputRef]:
 
 
 def stored_text(stored: Sequence[Stored]) -> str:
-    return _ENCODER.encode(list(stored)).decode()
+    return _ENCODER.encode([replace(one, text="") for one in stored]).decode()
 
 
 def read_stored(text: str) -> list[Stored]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import replace
 
 from services.chassis import crash_points
 from services.chassis.clock import Clock
@@ -14,28 +14,23 @@ from services.provider_pool import codec, errors, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
     Context,
-    Generation,
     Kind,
     OutputRef,
     OutputUnavailable,
     ProviderError,
-    Role,
 )
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.codec import Stored
-from services.provider_pool.media_probe import Probe, UnknownMedia
+from services.provider_pool.media_probe import TEXT_LIMIT_BYTES, UnknownMedia
 from services.provider_pool.media_store import MediaStore, Staged, TooLarge
+from services.provider_pool.object_keys import key_of
+from services.provider_pool.output_check import check
 from services.provider_pool.records import Change
 from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
-
-DURATION_TOLERANCE_MS: Final = 1_000
-"""Films end with their last frame or audio block, and providers round; a second more or less is what was asked for."""
-
-_TYPES: Final = {Kind.IMAGE: "image/", Kind.INFOGRAPHIC: "image/", Kind.VIDEO: "video/"}
 
 
 class Collection:
@@ -64,6 +59,16 @@ class Collection:
             flight.add_done_callback(lambda done: self._landed(attempt_id, done))
         return await asyncio.shield(flight)
 
+    async def delete(self, object_keys: Sequence[str]) -> None:
+        """Remove outputs from the media store. What is not there is no error. Raises UNAVAILABLE."""
+        crash_points.reached("media", "delete", "before")
+        try:
+            meters.DELETED_MEDIA.inc(await self._store.delete(object_keys))
+        except OSError as error:
+            log.exception("media.not_deleted")
+            raise errors.media_unusable() from error
+        crash_points.reached("media", "delete", "after")
+
     async def close(self) -> None:
         """Stop; what is not collected yet is collected when it is asked for again."""
         flights = list(self._flights.values())
@@ -82,7 +87,7 @@ class Collection:
             # Another replica may know more than the cache.
             attempt = await self._attempts.get(attempt_id, fresh=True)
         if attempt.collected:
-            return codec.read_stored(attempt.collected)
+            return await self._told(attempt.collected)
         if attempt.state is not AttemptState.SUCCEEDED:
             raise errors.attempt_state(attempt_id, attempt.state.value)
         try:
@@ -91,7 +96,7 @@ class Collection:
             now_ms = self._clock.now_ms()
             after = await self._attempts.change(outcomes.failed(attempt, error, attempt.cost_millis, now_ms))
             if after.collected:
-                return codec.read_stored(after.collected)
+                return await self._told(after.collected)
             raise errors.attempt_state(attempt_id, AttemptState.FAILED.value) from error
         except ProviderError as error:
             log.warning("collect.failed", extra={"attempt_id": attempt_id, "cause": error.code})
@@ -111,7 +116,21 @@ class Collection:
         if recorded.state is not AttemptState.SUCCEEDED:
             raise errors.attempt_state(attempt_id, recorded.state.value)
         await self._let_go(attempt)
-        return codec.read_stored(recorded.collected)
+        return await self._told(recorded.collected)
+
+    async def _told(self, collected: str) -> Sequence[Stored]:
+        """What was recorded, with the words of what is written; none once they are deleted."""
+        try:
+            return [await self._with_text(one) for one in codec.read_stored(collected)]
+        except OSError as error:
+            log.exception("collect.unreadable")
+            raise errors.media_unusable() from error
+
+    async def _with_text(self, stored: Stored) -> Stored:
+        if stored.content_type != "text/plain":
+            return stored
+        content = await self._store.read(stored.object_key, TEXT_LIMIT_BYTES)
+        return replace(stored, text=content.decode("utf-8", "replace"))
 
     async def _copy(self, attempt: Attempt) -> list[Stored]:
         generation = codec.read_generation(attempt.generation)
@@ -119,9 +138,11 @@ class Collection:
         try:
             for output in codec.read_outputs(attempt.outputs):
                 staged.append((output, await self._fetch(attempt, output)))
-                _check(generation, output.role, staged[-1][1].probe)
+                check(generation, output.role, staged[-1][1].probe)
             # Nothing is published before everything is right.
-            return [await self._publish(attempt, output, arrived) for output, arrived in staged]
+            return [
+                await self._publish(attempt, generation.kind, output, arrived) for output, arrived in staged
+            ]
         except BaseException:
             for _, arrived in staged:
                 await self._store.discard(arrived)
@@ -145,9 +166,9 @@ class Collection:
         except (UnknownMedia, TooLarge) as error:
             raise OutputUnavailable(f"{output.role}: {error}", charged="yes") from error
 
-    async def _publish(self, attempt: Attempt, output: OutputRef, staged: Staged) -> Stored:
+    async def _publish(self, attempt: Attempt, kind: Kind, output: OutputRef, staged: Staged) -> Stored:
         found = staged.probe
-        key = f"{attempt.job_id}/{output.role.value}.{found.extension}"
+        key = key_of(kind, output.role, attempt.job_id, attempt.created_at_ms, found.extension)
         crash_points.reached("media", "publish", "before", subject=key)
         await self._store.publish(staged, key)
         crash_points.reached("media", "publish", "after", subject=key)
@@ -174,21 +195,3 @@ class Collection:
         except (ProviderError, ServiceError, SealBroken, TimeoutError, OSError) as error:
             # A courtesy: everything is stored and recorded.
             log.info("collect.not_forgotten", extra={"attempt_id": attempt.attempt_id, "cause": str(error)})
-
-
-def _check(generation: Generation, role: Role, found: Probe) -> None:
-    """Raises OutputUnavailable where bytes are not what was asked for. What a header does not tell is not held against it."""
-    if role is not Role.PRIMARY:
-        if not found.content_type.startswith("image/"):
-            raise OutputUnavailable(f"{role} is {found.content_type}", charged="yes")
-        return
-    if not found.content_type.startswith(_TYPES.get(generation.kind, "")):
-        raise OutputUnavailable(f"asked for {generation.kind}, got {found.content_type}", charged="yes")
-    asked, got = (generation.width, generation.height), (found.width, found.height)
-    if all(asked) and all(got) and asked != got:
-        raise OutputUnavailable(f"asked for {asked} pixels, got {got}", charged="yes")
-    off_ms = abs(found.duration_ms - generation.duration_s * 1000)
-    if generation.duration_s and off_ms > DURATION_TOLERANCE_MS:
-        raise OutputUnavailable(
-            f"asked for {generation.duration_s} s, got {found.duration_ms} ms", charged="yes"
-        )

@@ -87,6 +87,11 @@ def references_unusable() -> ServiceError:
     return ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "references cannot be kept at the moment")
 
 
+def media_unusable() -> ServiceError:
+    """The folder of outputs cannot be read or written: an operator's to mend."""
+    return ServiceError(Kind.UNAVAILABLE, "UNAVAILABLE", "outputs cannot be read or deleted at the moment")
+
+
 def provider_unreachable() -> ServiceError:
     """The provider did not answer in time; nothing is known that was not known before."""
     return ServiceError(Kind.UNAVAILABLE, "PROVIDER_UNREACHABLE", "the provider did not answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from services.provider_pool.sound_probe import mp3_duration_ms, wav_duration_ms
+
+TEXT_LIMIT_BYTES: Final = 64 * 1024
+"""Of a written output; two thousand words are a quarter of that."""
+
 _HEAD_BYTES: Final = 64
 # Boxes inside boxes inside a film's index; real files have three levels and a few dozen boxes.
 _BOX_LIMIT: Final = 10_000
 _JPEG_SEGMENT_LIMIT: Final = 1_000
+# Letters, signs and white space, and no character that steers something.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# An error page of a provider's is no text that anybody asked for.
+_MARKUP: Final = ("<!doctype", "<html", "<?xml", "<svg", "\ufeff<")
 # Start-of-frame markers; the gaps are tables and markers of other meaning.
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -65,10 +75,25 @@ def _recognise(head: bytes, file: BinaryIO) -> Probe | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return Probe("image/webp", "webp")
     if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
-        return Probe("audio/wav", "wav")
+        return Probe("audio/wav", "wav", duration_ms=wav_duration_ms(file))
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
-        return Probe("audio/mpeg", "mp3")
-    return None
+        return Probe("audio/mpeg", "mp3", duration_ms=mp3_duration_ms(file))
+    return _text(file)
+
+
+def _text(file: BinaryIO) -> Probe | None:
+    """Plain text, if that is all it is: bytes of no other type that are words, and no page or document in markup."""
+    file.seek(0)
+    content = file.read(TEXT_LIMIT_BYTES + 1)
+    if len(content) > TEXT_LIMIT_BYTES:
+        return None
+    try:
+        words = content.decode()
+    except UnicodeDecodeError:
+        return None
+    if _CONTROL.search(words) or not words.strip() or words.lstrip().lower().startswith(_MARKUP):
+        return None
+    return Probe("text/plain", "txt")
 
 
 def _check_png_end(file: BinaryIO) -> None:

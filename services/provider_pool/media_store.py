@@ -1,14 +1,12 @@
-"""The media store on a folder: `<job_id>/<role>.<extension>`, written whole and durable or not at all."""
+"""The media store on a folder: objects under the keys of `object_keys`, written whole and durable or not at all."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
+import mmap
 import os
-import shutil
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,8 +14,13 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from services.chassis.ids import new_id
+from services.provider_pool import media_removal
+from services.provider_pool.disk_folders import Folders
 from services.provider_pool.disk_trips import DiskTrips
+from services.provider_pool.media_cleaning import Parts, cleaned
 from services.provider_pool.media_probe import Probe, probe, probe_bytes
+from services.provider_pool.media_removal import INCOMING
+from services.provider_pool.object_keys import is_ours
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,12 +34,11 @@ _HELD_BYTES: Final = 1024**2
 _SMALL_BYTES: Final = 256 * 1024
 """What is no larger stays in memory until it gets its key: then it is one trip, which it shares."""
 
+_TINY_BYTES: Final = 32 * 1024
+"""What is no larger is looked at in less time than it takes to wake a thread."""
+
 _PUBLISHERS: Final = 2
 """Trips at once that publish. While one waits for the disk, the next can write."""
-
-# Not a job's name, because those have no dot: what is being written, and what a crash left half written.
-_INCOMING: Final = ".incoming"
-_STALE_S: Final = 86_400.0
 
 
 class TooLarge(Exception):
@@ -65,12 +67,12 @@ class MediaStore:
         self._limit_bytes = limit_bytes
         self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="media")
         self._publishing: DiskTrips[tuple[Staged, Path], None] = DiskTrips(
-            _publish, executor=self._disk, at_once=_PUBLISHERS
+            functools.partial(_publish, Folders(folder)), executor=self._disk, at_once=_PUBLISHERS
         )
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
         """Take in a stream. Raises TooLarge and media_probe.UnknownMedia, and whatever the stream raises; nothing is left then."""
-        path = self._folder / _INCOMING / new_id("part")
+        path = self._folder / INCOMING / new_id("part")
         digest, size_bytes, held = hashlib.sha256(), 0, bytearray()
         written = False
         try:
@@ -84,11 +86,12 @@ class MediaStore:
                     written = True
                     await self._run(_append, path, bytes(held))
                     held.clear()
+            if size_bytes <= _TINY_BYTES:
+                return _small(path, bytes(held), digest.hexdigest())
             if size_bytes <= _SMALL_BYTES:
-                content = bytes(held)
-                return Staged(path, probe_bytes(content), size_bytes, digest.hexdigest(), content)
+                return await self._run(_small, path, bytes(held), digest.hexdigest())
             written = True
-            return Staged(path, await self._run(_complete, path, bytes(held)), size_bytes, digest.hexdigest())
+            return await self._run(_complete, path, bytes(held), size_bytes, digest.hexdigest())
         except BaseException:
             if written:
                 await self._run(_unlink, path)
@@ -106,9 +109,19 @@ class MediaStore:
         if staged.content is None:
             await self._run(_unlink, staged.path)
 
+    async def read(self, key: str, limit_bytes: int) -> bytes:
+        """The first bytes of an object; none if it is not there (any more)."""
+        return await self._run(_read, self._folder / key, limit_bytes)
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove objects for good; how many were there. Raises ValueError for a key that is none of this store's."""
+        if not all(map(is_ours, keys)):
+            raise ValueError("a key that this store has never given")
+        return await self._run(media_removal.delete, self._folder, keys)
+
     async def sweep(self, retention_s: float) -> int:
-        """Remove jobs' folders that are older than `retention_s`; how many."""
-        return await self._run(_sweep, self._folder, retention_s)
+        """Remove objects that are older than `retention_s`; how many jobs' folders and other objects."""
+        return await self._run(media_removal.sweep, self._folder, retention_s)
 
     async def check(self) -> None:
         """Raises OSError if the folder cannot be written."""
@@ -129,27 +142,54 @@ def _append(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _complete(path: Path, rest: bytes) -> Probe:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(rest)
-        file.flush()
-        os.fsync(file.fileno())
-    return probe(path)
+def _small(path: Path, content: bytes, sha256: str) -> Staged:
+    found = probe_bytes(content)
+    parts = cleaned(content, found.content_type)
+    if parts is not None:
+        content = b"".join(parts)
+        sha256 = hashlib.sha256(content).hexdigest()
+    return Staged(path, found, len(content), sha256, content)
 
 
-def _publish(batch: Sequence[tuple[Staged, Path]]) -> list[Exception | None]:
+def _complete(path: Path, rest: bytes, size_bytes: int, sha256: str) -> Staged:
+    _append(path, rest)
+    found = probe(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        parts = cleaned(content, found.content_type)
+        if parts is not None:
+            size_bytes, sha256 = _rewritten(path, parts)
+            parts.clear()
+    _sync(path)
+    return Staged(path, found, size_bytes, sha256)
+
+
+def _rewritten(path: Path, parts: Parts) -> tuple[int, str]:
+    """Puts the parts in the place of the file that they are views of; its new size and hash."""
+    digest, size_bytes = hashlib.sha256(), 0
+    beside = path.with_name(path.name + ".clean")
+    with beside.open("wb") as file:
+        for part in parts:
+            digest.update(part)
+            size_bytes += file.write(part)
+    beside.replace(path)
+    return size_bytes, digest.hexdigest()
+
+
+def _publish(folders: Folders, batch: Sequence[tuple[Staged, Path]]) -> list[Exception | None]:
     """The bytes of all, then their names, then the folders: what the disk is asked to sync together, it syncs once."""
     failed: dict[int, Exception] = {}
-    for step in (_write_part, _sync_part, _give_name, _sync_place):
+    for step in (_write_part, _sync_part, functools.partial(_give_name, folders)):
         for turn, (staged, target) in enumerate(batch):
             if turn not in failed:
                 try:
                     step(staged, target)
                 except OSError as error:
                     failed[turn] = error
-    for folder in {target.parent.parent for _, target in batch}:
-        _sync_folder(folder)
+    places = {target.parent for turn, (_, target) in enumerate(batch) if turn not in failed}
+    broken = folders.sync(places)
+    failed |= {
+        turn: broken[target.parent] for turn, (_, target) in enumerate(batch) if target.parent in broken
+    }
     for turn in failed:
         _unlink(batch[turn][0].path)
     return [failed.get(turn) for turn in range(len(batch))]
@@ -169,60 +209,40 @@ def _write_part(staged: Staged, target: Path) -> None:
 
 
 def _sync_part(staged: Staged, target: Path) -> None:
-    if staged.content is not None:
-        _sync(staged.path, os.O_RDWR)
+    if staged.content is None:
+        return
+    _sync(staged.path)
 
 
-def _give_name(staged: Staged, target: Path) -> None:
-    try:
-        os.mkdir(target.parent)  # noqa: PTH102 - a fifth of pathlib's time
-    except FileExistsError:
-        if not target.parent.is_dir():
-            raise
-    except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staged.path, target)  # noqa: PTH105
-
-
-def _sync_place(staged: Staged, target: Path) -> None:
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    _sync(folder, os.O_RDONLY)
-
-
-def _sync(path: Path, how: int) -> None:
-    descriptor = os.open(path, how)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _give_name(folders: Folders, staged: Staged, target: Path) -> None:
+    try:
+        os.replace(staged.path, target)  # noqa: PTH105 - a fifth of pathlib's time
+    except FileNotFoundError:
+        folders.make(target.parent)
+        os.replace(staged.path, target)  # noqa: PTH105
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit_bytes)
+    except FileNotFoundError:
+        return b""
+
+
 def _unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _sweep(folder: Path, retention_s: float) -> int:
-    now_s, removed = time.time(), 0
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):
-            if (
-                not entry.name.startswith(".")
-                and entry.is_dir()
-                and entry.stat().st_mtime < now_s - retention_s
-            ):
-                shutil.rmtree(entry, ignore_errors=True)
-                removed += 1
-    for part in (folder / _INCOMING).glob("part_*"):
-        with contextlib.suppress(FileNotFoundError):
-            if part.stat().st_mtime < now_s - _STALE_S:
-                part.unlink()
-    return removed
-
-
 def _check_writable(folder: Path) -> None:
-    path = folder / _INCOMING / new_id("check")
+    path = folder / INCOMING / new_id("check")
     _append(path, b"")
     _unlink(path)

@@ -37,6 +37,14 @@ CLOSED: Final = Counter(
     "Attempts that were ended because their job had, by the state they were in.",
     ["provider", "state"],
 )
+CANCELLED: Final = Counter(
+    "atelier_pool_cancelled_tasks_total",
+    "Tasks that a provider was told to stop, by whether it charges for them.",
+    ["provider", "outcome"],
+)
+DELETED_MEDIA: Final = Counter(
+    "atelier_pool_deleted_media_total", "Outputs deleted from the media store because they were to be."
+)
 FORGOTTEN: Final = Counter("atelier_pool_forgotten_attempts_total", "Attempts deleted after their retention.")
 SUBMIT_SECONDS: Final = Histogram(
     "atelier_pool_submit_seconds", "Seconds a provider took to answer a submission.", ["provider"]

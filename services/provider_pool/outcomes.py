@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.provider_pool import attempts as rules
 from services.provider_pool import codec, failures
 from services.provider_pool.adapters.interface import (
+    Cancellation,
     GenerationFailed,
     Next,
     OutputUnavailable,
@@ -124,8 +125,14 @@ def given_up(attempt: Attempt, resubmit: bool, expected_millis: int, now_ms: int
     )
 
 
-def closed(attempt: Attempt, expected_millis: int, now_ms: int) -> Change:
-    """Its job has ended without it: whatever the provider still does for it, nobody wants, and it may have been paid for."""
+def closed(
+    attempt: Attempt, expected_millis: int, now_ms: int, cancellation: Cancellation | None = None
+) -> Change:
+    """Its job has ended without it: whatever the provider still does for it, nobody wants, and it may have been paid for.
+
+    `cancellation`: what the provider says of that, if it was told and answered.
+    """
+    told = cancellation or Cancellation("maybe")
     in_doubt = attempt.state is AttemptState.UNKNOWN
     reason = rules.FailureReason.SUBMISSION_UNKNOWN if in_doubt else rules.FailureReason.TIMED_OUT
     return Change(
@@ -135,11 +142,19 @@ def closed(attempt: Attempt, expected_millis: int, now_ms: int) -> Change:
         to=AttemptState.ABANDONED if in_doubt else AttemptState.FAILED,
         generation=codec.without_prompt(attempt.generation),
         failure=rules.Failure(
-            reason, rules.NextStep.FAIL, charged=rules.Charged.MAYBE, detail="its job had ended"
+            reason, rules.NextStep.FAIL, charged=rules.Charged(told.charged), detail="its job had ended"
         ),
-        # What was booked with the end of its lease stays as it is.
-        cost_millis=attempt.cost_millis if attempt.booked else attempt.cost_millis or expected_millis,
+        cost_millis=_closing_millis(attempt, expected_millis, told),
     )
+
+
+def _closing_millis(attempt: Attempt, expected_millis: int, told: Cancellation) -> int:
+    if told.charged == "no":
+        return 0
+    if told.cost_millis is not None:
+        return told.cost_millis
+    # What was booked with the end of its lease stays as it is.
+    return attempt.cost_millis if attempt.booked else attempt.cost_millis or expected_millis
 
 
 def not_answered(attempt: Attempt, error: ProviderError, sent_at_ms: int, now_ms: int) -> Change:

@@ -123,6 +123,7 @@ def collected(stored: Sequence[Stored], retention_s: int) -> pb.CollectResponse:
             width=one.width,
             height=one.height,
             duration_ms=one.duration_ms,
+            text=one.text,
         )
         for one in stored
     ]

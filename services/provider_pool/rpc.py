@@ -196,6 +196,10 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         still_open = await self._parts.closing.close_attempts(attempt_ids)
         return pb.CloseAttemptsResponse(still_open_attempt_ids=still_open)
 
+    async def DeleteMedia(self, request: pb.DeleteMediaRequest, context: Any) -> pb.DeleteMediaResponse:
+        await self._parts.collection.delete(admission.object_keys(request.object_keys))
+        return pb.DeleteMediaResponse()
+
     def Dispatch(
         self, request_iterator: AsyncIterator[pb.DispatchRequest], context: Any
     ) -> AsyncIterator[pb.DispatchResponse]:
@@ -215,4 +219,5 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
             "Collect": Handler(pb.CollectRequest, self.Collect),
             "ListLeases": Handler(pb.ListLeasesRequest, self.ListLeases),
             "CloseAttempts": Handler(pb.CloseAttemptsRequest, self.CloseAttempts),
+            "DeleteMedia": Handler(pb.DeleteMediaRequest, self.DeleteMedia),
         }

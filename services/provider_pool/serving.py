@@ -28,8 +28,10 @@ from services.provider_pool.media_store import MediaStore
 from services.provider_pool.polling import Polling
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.inspector import Inspector
-from services.provider_pool.references.intake import Intake
+from services.provider_pool.references.intake import Inspectors, Intake
 from services.provider_pool.references.preparation import Preparation
+from services.provider_pool.references.recordings.inspector import RecordingInspector
+from services.provider_pool.references.recordings.inspector import default_workers as recording_workers
 from services.provider_pool.references.staging import Staging
 from services.provider_pool.references.store import ReferenceStore
 from services.provider_pool.resolution import Resolution
@@ -82,9 +84,14 @@ async def _key_ring(settings: Settings, database: Database) -> KeyRing:
     return KeyRing.create(settings.vault_key_ring_file)
 
 
-def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
+def adapters_of(settings: Settings) -> list[Adapter]:
+    """Every provider that this service works with."""
     workers = settings.sandbox_workers or default_workers()
-    adapters: list[Adapter] = [SandboxAdapter(settings.sandbox_folder, workers=workers)]
+    return [SandboxAdapter(settings.sandbox_folder, workers=workers)]
+
+
+def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
+    adapters = adapters_of(settings)
     for adapter in adapters:
         stack.push_async_callback(adapter.close)
     return Catalog(adapters, unknown_window_s=settings.unknown_window_s, resubmit_once=settings.resubmit_once)
@@ -103,9 +110,12 @@ async def _references(settings: Settings, stack: AsyncExitStack) -> _References:
     await store.check()
     egress = await stack.enter_async_context(Egress(settings.policy(), ca_file=settings.egress_ca_file))
     # It starts its processes with the first image, and ends them when no more come.
-    inspector = Inspector(workers=settings.reference_workers or default_workers())
-    stack.push_async_callback(inspector.close)
-    intake = Intake(store, inspector)
+    image_workers = settings.reference_workers or default_workers()
+    images = Inspector(workers=image_workers)
+    recordings = RecordingInspector(workers=recording_workers(image_workers))
+    for inspector in (images, recordings):
+        stack.push_async_callback(inspector.close)
+    intake = Intake(store, Inspectors(images, recordings))
     return _References(store, intake, Fetching(egress, intake, store))
 
 
@@ -143,7 +153,7 @@ def _parts(
         collection,
         staging,
         preparation,
-        Closing(database, attempts, submissions, catalog, clock),
+        Closing(database, attempts, submissions, accounts, catalog, clock),
         clock,
         settings.media_retention_s,
     )

@@ -49,11 +49,12 @@ CREATE: Final[Budget] = {
     },
     "calls": {"billing Hold": 1, "jobs CreateJob": 1, "provider_pool Lease": 1},
     "messages": {"gateway jobs": 1, "jobs billing": 1, "jobs provider_pool": 1},
-    # Ids, prompts and amounts of other lengths are no change of the protocol.
+    # Ids, prompts and amounts of other lengths are no change of the protocol. The model in the storefront's words, the form of
+    # its webhooks and the key whose spend limit counts travel with each.
     "bytes": {
-        "gateway jobs sent": 230,
+        "gateway jobs sent": 285,
         "gateway jobs received": 150,
-        "jobs billing sent": 170,
+        "jobs billing sent": 180,
         "jobs billing received": 60,
         "jobs provider_pool sent": 190,
         "jobs provider_pool received": 60,
@@ -76,7 +77,8 @@ FINISHED: Final[Budget] = {
     "statements": {
         "billing billing_ledger": 12,
         "jobs admissions": 5,
-        "jobs transitions": 20,
+        # With the end: usage by day, and whoever is to be told of it.
+        "jobs transitions": 22,
         "provider_pool attempts": 17,
         "provider_pool leases": 11,
     },
@@ -92,7 +94,7 @@ FINISHED: Final[Budget] = {
     },
     "messages": {"jobs billing": 2, "jobs provider_pool": 5},
     "bytes": {
-        "jobs billing sent": 280,
+        "jobs billing sent": 305,
         "jobs billing received": 100,
         "jobs provider_pool sent": 560,
         "jobs provider_pool received": 290,

@@ -17,14 +17,15 @@ from sqlalchemy import Connection, select, update
 
 from services.billing.audit import Finding
 from services.billing.ledger import Result, Wallet
-from services.billing.operations import Expire, Grant, Operation, WalletId
-from services.billing.schema import CUSTOMERS, HOLDS, JOURNAL, UNBILLED, WALLETS
+from services.billing.operations import Expire, Grant, Hold, Operation, WalletId
+from services.billing.schema import API_KEYS, CUSTOMERS, HOLDS, JOURNAL, SPENDING, UNBILLED, WALLETS
 from services.billing.settings import MIGRATIONS
-from services.billing.store import holds, ledger
+from services.billing.spending import SpendId, SpendLimits
+from services.billing.store import holds, ledger, spending
 from services.billing.verification import verify
 from services.chassis.database import Database, migrate
 from tests.postgres import Postgres
-from tests.unit.billing_books import STOREFRONT, starting_wallets
+from tests.unit.billing_books import LINES, STOREFRONT, starting_wallets
 from tests.unit.billing_machine import InPieces, Ledger, LedgerMachine, Rows
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class StoredLedger:
             for row in starting_wallets()
         ]
         self._customers = [row.id.customer_id for row in self._wallets]
-        shelf.write(lambda connection: _add(connection, self._wallets))
+        shelf.write(lambda connection: _add(connection, self._wallets, mark))
 
     def run(self, batch: Sequence[Operation], now_ms: int) -> list[Result]:
         return self._shelf.write(lambda connection: list(ledger.commit(connection, batch, lambda: now_ms)))
@@ -89,6 +90,9 @@ class StoredLedger:
         change = update(CUSTOMERS).where(CUSTOMERS.c.customer_id == customer_id).values(state=state)
         self._shelf.write(lambda connection: connection.execute(change).rowcount)
 
+    def set_limits(self, wallet: WalletId, limits: SpendLimits, now_ms: int) -> None:
+        self._shelf.write(lambda connection: spending.limit(connection, wallet.customer_id, limits, now_ms))
+
     def rows(self) -> Rows:
         return self._shelf.read(self._rows)
 
@@ -97,11 +101,13 @@ class StoredLedger:
         held = connection.execute(select(*ledger.HOLD_COLUMNS).where(HOLDS.c.customer_id.in_(own)))
         journal = connection.execute(select(*ledger.ENTRY_COLUMNS).where(JOURNAL.c.customer_id.in_(own)))
         owed = select(UNBILLED.c.job_id, UNBILLED.c.amount_millis).where(UNBILLED.c.customer_id.in_(own))
+        counted = connection.execute(select(SPENDING).where(SPENDING.c.customer_id.in_(own)))
         return Rows(
             sorted(map(_wallet, connection.execute(_WALLETS.where(WALLETS.c.customer_id.in_(own))))),
             sorted(map(ledger.hold_of, held), key=lambda hold: hold.job_id),
             sorted(map(ledger.entry_of, journal), key=lambda entry: (entry.wallet, entry.sequence)),
             {row.job_id: row.amount_millis for row in connection.execute(owed)},
+            {SpendId(WalletId(*row[:2]), *row[2:4]): row[4] for row in counted if row[4]},
         )
 
 
@@ -113,15 +119,18 @@ _WALLETS = select(
     WALLETS.c.balance_millis,
     WALLETS.c.reserved_millis,
     WALLETS.c.sequence,
+    WALLETS.c.day_limit_millis,
+    WALLETS.c.month_limit_millis,
 ).join_from(WALLETS, CUSTOMERS, CUSTOMERS.c.customer_id == WALLETS.c.customer_id)
 
 
 def _wallet(row: Any) -> Wallet:
-    customer_id, mode, storefront, state, *money = row
-    return Wallet(WalletId(customer_id, mode), storefront, state == "active", *money)
+    customer_id, mode, storefront, state, balance, reserved, sequence, *limits = row
+    name = WalletId(customer_id, mode)
+    return Wallet(name, storefront, state == "active", balance, reserved, sequence, SpendLimits(*limits))
 
 
-def _add(connection: Connection, wallets: Sequence[Wallet]) -> None:
+def _add(connection: Connection, wallets: Sequence[Wallet], mark: str) -> None:
     for row in wallets:
         name, state = row.id.customer_id, "active" if row.active else "suspended"
         limits = {"requests_per_minute": 1, "running_jobs": 1, "queued_jobs": 1}
@@ -129,6 +138,20 @@ def _add(connection: Connection, wallets: Sequence[Wallet]) -> None:
         connection.execute(CUSTOMERS.insert().values(**told, **limits, fingerprint="", created_at_ms=0))
         money = {"balance_millis": 0, "reserved_millis": 0, "sequence": 0}
         connection.execute(WALLETS.insert().values(customer_id=name, mode=row.id.mode, **money))
+    for key_id, line in LINES.items():
+        times = dict.fromkeys(("created_at_ms", "expires_at_ms", "revoked_at_ms", "last_used_at_ms"), 0)
+        key = {
+            "key_id": f"{key_id}.{mark}",
+            "customer_id": f"{line.wallet.customer_id}.{mark}",
+            "mode": line.wallet.mode,
+            "label": "",
+            "hint": "",
+            "digest": f"{key_id}.{mark}",
+            "day_limit_millis": line.limits.day_millis,
+            "month_limit_millis": line.limits.month_millis,
+            "line_key_id": f"{line.key_id}.{mark}" if line.key_id != key_id else "",
+        }
+        connection.execute(API_KEYS.insert().values(**key, **times))
 
 
 class StoredMachine(LedgerMachine):
@@ -151,6 +174,8 @@ class StoredMachine(LedgerMachine):
         wallet = self.named_wallet(operation.wallet)
         if isinstance(operation, Grant):
             return replace(operation, wallet=wallet)
+        if isinstance(operation, Hold) and operation.key_id:
+            operation = replace(operation, key_id=self.named_key(operation.key_id))
         return replace(operation, wallet=wallet, job_id=self.named_job(operation.job_id))
 
     def named_wallet(self, wallet: WalletId) -> WalletId:
@@ -158,6 +183,9 @@ class StoredMachine(LedgerMachine):
 
     def named_job(self, job_id: str) -> str:
         return f"{job_id}.{self.mark}"
+
+    def named_key(self, key_id: str) -> str:
+        return f"{key_id}.{self.mark}"
 
 
 def run_on_every_engine(folder: Path, postgres: Postgres, depth: settings) -> None:

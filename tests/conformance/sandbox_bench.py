@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.provider_pool.adapters.interface import (
     AccountAccess,
+    Cancellation,
     Context,
     Generation,
     Kind,
@@ -21,11 +22,17 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.adapters.sandbox.adapter import MODELS, SandboxAdapter
+from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
+from services.provider_pool.adapters.sandbox.models import MODELS
 from tests.clocks import HandClock
 
 PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a cat", 256, 320, quality="low")
 FILM = Generation(Kind.VIDEO, "seedance-2.0-fast", "a cat that runs", 320, 256, 4, audio=True)
+VOICE = Generation(Kind.VOICE, "eleven-multilingual-v2", "a cat sat on the mat", voice="brian")
+MUSIC = Generation(Kind.MUSIC, "eleven-music-v1", "a happy cat", duration_s=5)
+CHART = Generation(Kind.INFOGRAPHIC, "infographic-1", "cats: Q1 20, Q2 35", 320, 256, style="dark")
+TEXT = Generation(Kind.TEXT, "gpt-5-mini", "write about a cat", max_words=60)
+EVERY_KIND = (PICTURE, FILM, VOICE, MUSIC, CHART, TEXT)
 SPECS = {spec.model: spec for spec in MODELS}
 ACCOUNT = AccountAccess("acc_1", "sandbox")
 OTHER_ACCOUNT = AccountAccess("acc_2", "sandbox")
@@ -70,6 +77,9 @@ class Bench:
             assert time.monotonic() < deadline_s, "it is never drawn"
             await asyncio.sleep(0.02)
         return found
+
+    async def cancel(self, task: TaskRef, account: AccountAccess = ACCOUNT) -> Cancellation:
+        return await self.adapter.cancel(self.context, account, task)
 
     async def fetch(self, task: TaskRef, output: OutputRef, account: AccountAccess = ACCOUNT) -> bytes:
         async with self.adapter.open_output(self.context, account, task, output) as chunks:

@@ -16,18 +16,26 @@ from services.provider_pool.adapters.interface import (
     TaskState,
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.media_probe import probe
+from services.provider_pool.media_probe import UnknownMedia, probe, probe_bytes
 from tests.clocks import T0_MS, HandClock
 from tests.conformance.sandbox_bench import (
     ACCOUNT,
+    CHART,
+    EVERY_KIND,
     FILM,
     INSTANT,
+    MUSIC,
     OTHER_ACCOUNT,
     PICTURE,
     SPECS,
+    TEXT,
+    VOICE,
     Bench,
     marked,
 )
+
+WITH_LAST_FRAME = replace(FILM, last_frame=True)
+WAV = replace(MUSIC, format="wav")
 
 
 @pytest.fixture
@@ -35,6 +43,98 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     adapter = SandboxAdapter(tmp_path / "sandbox", workers=1)
     yield Bench(adapter, HandClock(), tmp_path / "sandbox")
     await adapter.close()
+
+
+EXPECTED = {
+    Kind.IMAGE: ["image/png"],
+    Kind.VIDEO: ["video/mp4", "image/jpeg"],
+    Kind.VOICE: ["audio/mpeg"],
+    Kind.MUSIC: ["audio/mpeg"],
+    Kind.INFOGRAPHIC: ["image/png"],
+    Kind.TEXT: ["text/plain"],
+}
+
+
+@pytest.mark.parametrize("generation", EVERY_KIND, ids=lambda one: str(one.kind))
+async def test_every_kind_is_what_its_bytes_say_and_is_announced_as_that(
+    bench: Bench, generation: Generation
+) -> None:
+    task = await bench.submit(generation)
+    outputs = (await bench.ended(task)).outputs
+    found = [probe_bytes(await bench.fetch(task, output)) for output in outputs]
+    assert [one.content_type for one in found] == EXPECTED[generation.kind]
+    assert [one.content_type for one in outputs] == EXPECTED[generation.kind]
+    sizes = [(one.width, one.height) for one in found]
+    assert sizes == [(one.width, one.height) for one in outputs]
+    assert sizes[0] == (generation.width, generation.height)
+    assert abs(found[0].duration_ms - outputs[0].duration_ms) <= 100
+    if generation.duration_s:
+        assert abs(found[0].duration_ms - generation.duration_s * 1000) <= 100
+
+
+@pytest.mark.parametrize("generation", [VOICE, MUSIC, CHART, TEXT], ids=lambda one: str(one.kind))
+async def test_the_same_request_is_the_same_bytes_and_another_prompt_is_not(
+    bench: Bench, generation: Generation
+) -> None:
+    other = replace(generation, prompt="another " + generation.prompt)
+    files = []
+    for turn, asked in enumerate((generation, generation, other)):
+        task = await bench.submit(asked, reference=f"job_{turn}:1")
+        (output,) = (await bench.ended(task)).outputs
+        files.append(await bench.fetch(task, output))
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize("generation", EVERY_KIND, ids=lambda one: str(one.kind))
+async def test_every_kind_can_fail_be_refused_and_give_something_else(
+    bench: Bench, generation: Generation
+) -> None:
+    with pytest.raises(interface.ContentBlocked):
+        await bench.submit(marked("refuse", of=generation))
+    failing = await bench.submit(marked("fail", of=generation), INSTANT, "job_2:1")
+    assert (await bench.poll(failing, INSTANT)).state is TaskState.FAILED
+    task = await bench.submit(marked("bad-output", of=generation), INSTANT, "job_3:1")
+    output = (await bench.poll(task, INSTANT)).outputs[0]
+    with pytest.raises(UnknownMedia):
+        probe_bytes(await bench.fetch(task, output, INSTANT))
+
+
+async def test_a_film_brings_its_last_frame_where_that_is_asked_for(bench: Bench) -> None:
+    task = await bench.submit(WITH_LAST_FRAME)
+    _, _, last = (await bench.ended(task)).outputs
+    assert last.role is Role.LAST_FRAME
+    found = probe_bytes(await bench.fetch(task, last))
+    assert (found.content_type, found.width, found.height) == ("image/jpeg", 320, 256)
+
+
+async def test_a_task_that_is_cancelled_is_not_charged_and_is_gone_with_its_files(bench: Bench) -> None:
+    task = await bench.submit(marked("stuck", of=FILM))
+    assert await bench.cancel(task) == interface.Cancellation("no", 0)
+    assert bench.files() == []
+    with pytest.raises(interface.TaskNotFound):
+        await bench.poll(task)
+    assert (await bench.cancel(task)).charged == "maybe"
+
+
+async def test_a_cancelled_task_stops_being_drawn_and_the_next_one_is(bench: Bench) -> None:
+    long = await bench.submit(replace(FILM, width=2048, height=2048, duration_s=15))
+    await bench.poll(long)
+    assert (await bench.cancel(long)).charged == "no"
+    after = await bench.submit(PICTURE, reference="job_2:1")
+    assert (await bench.ended(after)).state is TaskState.SUCCEEDED
+    assert {path.name.partition(".")[0] for path in bench.files()} == {after.task_id}
+
+
+async def test_a_task_that_has_ended_stays_charged_when_it_is_cancelled(bench: Bench) -> None:
+    task = await bench.submit(PICTURE, INSTANT)
+    assert (await bench.cancel(task, INSTANT)).charged == "yes"
+    assert (await bench.poll(task, INSTANT)).state is TaskState.SUCCEEDED
+
+
+async def test_another_account_cannot_cancel_a_task(bench: Bench) -> None:
+    task = await bench.submit(marked("stuck"), INSTANT)
+    assert (await bench.cancel(task, OTHER_ACCOUNT)).charged == "maybe"
+    assert (await bench.poll(task, INSTANT)).state is TaskState.RUNNING
 
 
 async def test_a_picture_comes_with_exactly_the_pixels_asked_for(bench: Bench, tmp_path: Path) -> None:
@@ -177,7 +277,7 @@ async def test_a_failure_rate_fails_after_acceptance(bench: Bench) -> None:
     assert (await bench.ended(await bench.submit(PICTURE, account), account)).state is TaskState.FAILED
 
 
-@pytest.mark.parametrize("generation", [PICTURE, FILM], ids=lambda one: str(one.kind))
+@pytest.mark.parametrize("generation", [*EVERY_KIND, WITH_LAST_FRAME, WAV], ids=lambda one: str(one.kind))
 async def test_instant_files_are_right_in_size_and_length(
     bench: Bench, generation: Generation, tmp_path: Path
 ) -> None:
@@ -257,6 +357,21 @@ async def test_an_id_that_is_a_path_is_never_opened(bench: Bench, name: str) -> 
         replace(FILM, duration_s=3),
         replace(FILM, duration_s=16),
         replace(PICTURE, kind=Kind.VIDEO),
+        replace(PICTURE, watermark=True),
+        replace(PICTURE, last_frame=True),
+        replace(PICTURE, adaptive_ratio=True),
+        replace(PICTURE, voice="brian"),
+        replace(VOICE, voice="nobody"),
+        replace(VOICE, format="ogg"),
+        replace(VOICE, width=256, height=256),
+        replace(VOICE, prompt="a" * 10_001),
+        replace(MUSIC, duration_s=4),
+        replace(MUSIC, duration_s=61),
+        replace(CHART, style="loud"),
+        replace(CHART, height=0),
+        replace(TEXT, max_words=0),
+        replace(TEXT, max_words=2_001),
+        replace(TEXT, duration_s=1),
     ],
     ids=repr,
 )
@@ -274,6 +389,10 @@ def test_what_a_model_cannot_do_is_refused_before_it_is_sent(generation: Generat
         (replace(PICTURE, quality=""), 20),
         (FILM, 2_400),
         (replace(FILM, duration_s=15), 9_000),
+        (replace(MUSIC, duration_s=60), 600),
+        (VOICE, 30),
+        (CHART, 60),
+        (TEXT, 10),
     ],
 )
 def test_costs_are_known_before(generation: Generation, whole: int) -> None:

@@ -239,7 +239,7 @@ async def test_customers_are_listed_changed_and_not_found(books: Books) -> None:
     made = await _open(books, _opened())
     changed = await books.database.write(
         lambda c: customer_rows.change(
-            c, made.customer_id, Changes(state="suspended", limits=Limits(0, 0, 9))
+            c, made.customer_id, Changes(state="suspended", limits=Limits(0, 0, 9)), T0_MS
         )
     )
     assert (changed.name, changed.state, changed.limits) == ("Ann", "suspended", Limits(0, 0, 9))
@@ -248,4 +248,4 @@ async def test_customers_are_listed_changed_and_not_found(books: Books) -> None:
     assert [customer.customer_id for customer in page] == ["ben", made.customer_id]
     assert await books.database.read(lambda c: customer_rows.page(c, "elsewhere", "", 9)) == []
     with pytest.raises(ServiceError, match="CUSTOMER_NOT_FOUND"):
-        await books.database.write(lambda c: customer_rows.change(c, "nobody", Changes()))
+        await books.database.write(lambda c: customer_rows.change(c, "nobody", Changes(), T0_MS))

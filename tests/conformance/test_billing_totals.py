@@ -10,9 +10,10 @@ from sqlalchemy import select
 from services.billing.operations import Operation, WalletId
 from services.billing.schema import CHARGED_TOTALS, JOURNAL
 from services.billing.store.totals import Total
-from services.billing.totals import REMEMBERED_FROM, charged_totals
+from services.billing.totals import REMEMBERED_FROM, charged_totals, topped_up_millis
+from services.chassis.errors import ServiceError
 from tests.conformance.billing_house import Books
-from tests.unit.billing_books import ANN, BEN, EVE, STRANGER, capture, expire, hold, release, top_up
+from tests.unit.billing_books import ANN, BEN, EVE, STRANGER, adjust, capture, expire, hold, release, top_up
 
 
 async def sums(books: Books, wallet: WalletId) -> tuple[int, int]:
@@ -108,3 +109,30 @@ async def test_a_wallet_with_a_long_history_is_not_kept_back_by_busy_ones(books:
         assert not totals[BEN].behind
     assert behind == sorted(set(behind), reverse=True)
     assert amounts(await charged_totals(books.database, [ANN, BEN], 10))[ANN] == (40, 0)
+
+
+async def test_what_was_bought_and_given_is_counted_and_what_was_taken_away_is_not(books: Books) -> None:
+    await books.run(
+        top_up("a", 100),
+        adjust("given", 7),
+        adjust("taken", -30),
+        adjust("too much", -500),
+        top_up("b", 40, BEN),
+    )
+    assert await topped_up_millis(books.database, ANN) == 107
+    assert await topped_up_millis(books.database, BEN) == 40
+    assert await topped_up_millis(books.database, EVE) == 0
+
+
+async def test_what_was_topped_up_is_added_up_to_its_end_however_long_the_journal(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.billing.totals.ENTRIES_A_CALL", 7)
+    await books.run(*[top_up(f"k{n}", n + 1) for n in range(50)])
+    assert await topped_up_millis(books.database, ANN) == sum(range(51))
+    assert await remembered(books) == {"ann": 49}
+
+
+async def test_nobody_was_ever_given_what_is_asked_of_a_stranger(books: Books) -> None:
+    with pytest.raises(ServiceError, match="CUSTOMER_NOT_FOUND"):
+        await topped_up_millis(books.database, STRANGER)

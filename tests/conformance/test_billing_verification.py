@@ -10,7 +10,8 @@ from sqlalchemy import Connection, create_engine, delete, text
 from sqlalchemy.pool import NullPool
 
 from services.billing.schema import WALLETS
-from services.billing.store import totals
+from services.billing.spending import SpendLimits
+from services.billing.store import spending, totals
 from services.billing.verification import LedgerWatch
 from tests.conformance.billing_house import Books
 from tests.unit.billing_books import ANN, adjust, capture, expire, hold, release, top_up
@@ -31,6 +32,8 @@ async def test_verification_reads_a_long_journal_in_moments(books: Books) -> Non
 async def _live_a_little(books: Books) -> None:
     """One of everything that can happen to a wallet. The numbers of the entries are those of the comments."""
     await books.execute(delete(WALLETS).where(WALLETS.c.customer_id != "ann"))
+    limits = SpendLimits(10_000, 20_000)
+    await books.database.write(lambda c: spending.limit(c, "ann", limits, books.clock.now_ms()))
     await books.run(
         top_up("start", 100),  # 1
         hold("j1", 9),  # 2
@@ -48,7 +51,7 @@ async def _live_a_little(books: Books) -> None:
     await books.run(capture("j5", 2))  # 13, late
     await books.run(adjust("taken", -85), capture("j4", 7))  # 14, and 15, which nobody can pay
     await books.run(adjust("too much", -50))  # 16, refused
-    await books.database.write(lambda c: totals.remember(c, [totals.Total(ANN, 13, 6, 0, 13)]))
+    await books.database.write(lambda c: totals.remember(c, [totals.Total(ANN, 13, 6, 0, 100, 13)]))
 
 
 def _without_triggers(connection: Connection) -> None:
@@ -184,6 +187,17 @@ TAMPERINGS: dict[str, tuple[Tamper, set[str]]] = {
     "somebody owes what he paid": (_rows(_LISTED.format(job="j1")), {"I11"}),
     "somebody owes for a job that was never there": (_rows(_LISTED.format(job="j99")), {"I6"}),
     "a remembered sum is raised": (_rows("UPDATE charged_totals SET captured_millis = 7"), {"I8"}),
+    "what was topped up is raised": (_rows("UPDATE charged_totals SET topped_up_millis = 101"), {"I8"}),
+    "less is counted as spent": (
+        _rows("UPDATE spending SET spent_millis = 10 WHERE period = '1970-01-01'"),
+        {"I12"},
+    ),
+    "a limit says something else": (
+        _journal(
+            "UPDATE journal SET outcome = 'SPEND_LIMIT_REACHED', note = 'none' WHERE sequence = 9",
+        ),
+        {"I10"},
+    ),
     "a wallet is lost": (
         _rows("DELETE FROM charged_totals", "DELETE FROM wallets"),
         {"I6"},
@@ -245,19 +259,34 @@ async def test_a_report_names_what_is_wrong_with_its_amounts(books: Books) -> No
     assert (report.as_json()["sound"], report.as_json()["invariants"]["I1"]) == (False, 1)
 
 
-async def test_the_watch_shows_drift_and_its_end(books: Books) -> None:
-    async def drift_after_a_round() -> float | None:
-        rounds = REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0
-        while (REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0) < rounds + 1:
-            await watch.step()
-        return REGISTRY.get_sample_value("atelier_billing_ledger_drift")
+async def _drift_after_a_round(watch: LedgerWatch) -> float | None:
+    rounds = REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0
+    while (REGISTRY.get_sample_value("atelier_billing_ledger_rounds_total") or 0) < rounds + 1:
+        await watch.step()
+    return REGISTRY.get_sample_value("atelier_billing_ledger_drift")
 
+
+async def test_the_watch_shows_drift_and_its_end(books: Books) -> None:
     watch = LedgerWatch(partial(books.database.read, snapshot=True))
     await books.run(top_up("start", 100), hold("j1", 9))
-    assert await drift_after_a_round() == 0
+    assert await _drift_after_a_round(watch) == 0
     await books.run(capture("j1", 4))
-    assert await drift_after_a_round() == 0
+    assert await _drift_after_a_round(watch) == 0
     await books.execute(text("UPDATE wallets SET balance_millis = 97 WHERE balance_millis = 96"))
-    assert await drift_after_a_round() == 1
+    assert await _drift_after_a_round(watch) == 1
     await books.execute(text("UPDATE wallets SET balance_millis = 96 WHERE balance_millis = 97"))
-    assert await drift_after_a_round() == 0
+    assert await _drift_after_a_round(watch) == 0
+
+
+async def test_the_watch_counts_for_a_limit_that_is_set_after_it_began(books: Books) -> None:
+    watch = LedgerWatch(partial(books.database.read, snapshot=True))
+    await books.run(top_up("start", 100), hold("j1", 9), hold("j2", 5), capture("j2", 3))
+    assert await _drift_after_a_round(watch) == 0
+    limits = SpendLimits(50, 0)
+    await books.database.write(lambda c: spending.limit(c, "ann", limits, books.clock.now_ms()))
+    await books.run(hold("j3", 4), release("j1"))
+    assert await _drift_after_a_round(watch) == 0
+    await books.execute(text("UPDATE spending SET spent_millis = 8 WHERE period = '1970-01'"))
+    assert await _drift_after_a_round(watch) == 1
+    await books.execute(text("UPDATE spending SET spent_millis = 7 WHERE period = '1970-01'"))
+    assert await _drift_after_a_round(watch) == 0

@@ -7,10 +7,12 @@ import sqlite3
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from prometheus_client import REGISTRY
+from sqlalchemy import Connection
 
 from services.billing.operations import Operation
 from services.billing.store import ledger
+from services.chassis.database_metrics import counted_for
 from services.chassis.group_commit import LIMIT_ITEMS
 from tests.conformance.billing_house import Books
 from tests.unit.billing_books import ANN, BEN, capture, hold, release, top_up
@@ -21,20 +23,27 @@ POSTGRES_STATEMENTS = 3
 SQLITE_STATEMENTS = 7
 
 
+_COUNTED_AS = "a test's batch"
+
+
+def _counted_so_far() -> int:
+    return int(REGISTRY.get_sample_value("atelier_database_statements_total", {"batch": _COUNTED_AS}) or 0)
+
+
 async def _statements(books: Books, *batch: Operation) -> int:
     def counting(connection: Connection) -> int:
-        seen: list[Any] = []
         raw: Any = connection.connection.driver_connection
-        if isinstance(raw, sqlite3.Connection):
-            raw.set_trace_callback(seen.append)
-        else:
-            event.listen(connection, "before_cursor_execute", lambda *told: seen.append(told))
+        if not isinstance(raw, sqlite3.Connection):
+            before = _counted_so_far()
+            with counted_for(_COUNTED_AS):
+                ledger.commit(connection, batch, books.clock.now_ms)
+            return _counted_so_far() - before
+        seen: list[str] = []
+        raw.set_trace_callback(seen.append)
         ledger.commit(connection, batch, books.clock.now_ms)
-        if isinstance(raw, sqlite3.Connection):
-            raw.set_trace_callback(None)
-            # What a statement's foreign keys do is told as a comment of its own.
-            return len([text for text in seen if not text.startswith("--")])
-        return len(seen)
+        raw.set_trace_callback(None)
+        # What a statement's foreign keys do is told as a comment of its own.
+        return len([text for text in seen if not text.startswith("--")])
 
     return await books.database.write(counting)
 

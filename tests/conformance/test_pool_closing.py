@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -9,11 +10,20 @@ import pytest
 from sqlalchemy import Connection, event
 
 from services.chassis.database import Database, migrate
-from services.provider_pool.adapters.interface import Generation, ReferenceFile
+from services.provider_pool import codec
+from services.provider_pool.adapters.interface import (
+    AccountAccess,
+    Cancellation,
+    Context,
+    Generation,
+    ProviderError,
+    ReferenceFile,
+    TaskRef,
+)
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.attempts import Attempt, AttemptState, Charged, FailureReason
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.closing import Closing
+from services.provider_pool.closing import CANCEL_WITHIN_S, Closing
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import open_attempts
 from services.provider_pool.submission import Submissions
@@ -42,7 +52,9 @@ async def replica(engine_url: str, tmp_path: Path) -> AsyncIterator[Replica]:
 @pytest.fixture
 def closing(replica: Replica) -> Closing:
     submissions = Submissions(replica.attempts, replica.accounts, replica.catalog, no_files, replica.clock)
-    return Closing(replica.database, replica.attempts, submissions, replica.catalog, replica.clock)
+    return Closing(
+        replica.database, replica.attempts, submissions, replica.accounts, replica.catalog, replica.clock
+    )
 
 
 async def balance_spent(replica: Replica) -> int:
@@ -189,3 +201,105 @@ async def test_neither_list_nor_retention_reads_the_whole_table(replica: Replica
     await replica.database.write(plans)
     assert len(said) == 2
     assert all("ix_attempts_ended_at_ms" in plan for plan in said)
+
+
+class Telling(SandboxAdapter):
+    """A provider that can be told to stop, and answers what the test wants, once it wants to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, workers=1)
+        self.answer: Cancellation | Exception = Cancellation("no", 0)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.told: list[str] = []
+
+    async def cancel(self, context: Context, account: AccountAccess, task: TaskRef) -> Cancellation:
+        self.told.append(task.task_id)
+        await self.gate.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+async def at_work(replica: Replica, attempt_id: str, task_id: str) -> None:
+    attempt = await replica.begun(attempt_id)
+    task = codec.task_text(TaskRef(task_id, T0_MS))
+    await replica.attempts.change(
+        replica.change(attempt, to=AttemptState.RUNNING, task_id=task_id, task=task)
+    )
+
+
+@pytest.fixture
+async def telling(engine_url: str, tmp_path: Path) -> AsyncIterator[tuple[Replica, Closing, Telling]]:
+    await migrate(engine_url, MIGRATIONS)
+    database = await Database.open(engine_url, application_name="conformance")
+    provider = Telling(tmp_path / "sandbox")
+    replica = Replica(database, Catalog([provider]), HandClock())
+    await replica.account(concurrency_limit=1000, balance_millis=10**9)
+    submissions = Submissions(replica.attempts, replica.accounts, replica.catalog, no_files, replica.clock)
+    yield (
+        replica,
+        Closing(database, replica.attempts, submissions, replica.accounts, replica.catalog, replica.clock),
+        provider,
+    )
+    await replica.close()
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "charged", "millis"),
+    [
+        (Cancellation("no", 0), Charged.NO, 0),
+        (Cancellation("yes"), Charged.YES, PICTURE_MILLIS),
+        (Cancellation("yes", 7_000), Charged.YES, 7_000),
+        (ProviderError("gone"), Charged.MAYBE, PICTURE_MILLIS),
+        (ValueError("a bug"), Charged.MAYBE, PICTURE_MILLIS),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("lease_ended_before", [False, True], ids=["leased", "released"])
+async def test_a_closed_attempt_costs_what_its_provider_says(
+    telling: tuple[Replica, Closing, Telling],
+    answer: Cancellation | Exception,
+    charged: Charged,
+    millis: int,
+    lease_ended_before: bool,
+) -> None:
+    replica, closing, provider = telling
+    provider.answer = answer
+    await at_work(replica, "job_1:1", "task_1")
+    if lease_ended_before:
+        await replica.leasing.release("job_1:1")
+    assert await closing.close_attempts(["job_1:1"]) == []
+    closed = await replica.attempts.get("job_1:1", fresh=True)
+    assert closed.failure is not None
+    assert (closed.state, closed.failure.charged) == (AttemptState.FAILED, charged)
+    assert await balance_spent(replica) == millis
+    assert provider.told == ["task_1"]
+    await closing.close_attempts(["job_1:1"])
+    assert provider.told == ["task_1"]
+
+
+async def test_a_provider_that_does_not_answer_keeps_nobody_waiting(
+    telling: tuple[Replica, Closing, Telling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.provider_pool.closing.CANCEL_WITHIN_S", 0.2)
+    replica, closing, provider = telling
+    provider.gate.clear()
+    for number in range(30):
+        await at_work(replica, f"job_{number}:1", f"task_{number}")
+    async with asyncio.timeout(10):
+        assert await closing.close_attempts([f"job_{number}:1" for number in range(30)]) == []
+    states = {(await replica.attempts.get(f"job_{n}:1", fresh=True)).state for n in range(30)}
+    assert states == {AttemptState.FAILED}
+    assert CANCEL_WITHIN_S <= 5
+
+
+async def test_an_attempt_in_doubt_is_closed_without_a_word_to_the_provider(
+    telling: tuple[Replica, Closing, Telling],
+) -> None:
+    replica, closing, provider = telling
+    attempt = await replica.begun("job_1:1")
+    await replica.attempts.change(replica.change(attempt, to=AttemptState.UNKNOWN))
+    await closing.close_attempts(["job_1:1"])
+    assert provider.told == []

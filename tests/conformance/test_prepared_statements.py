@@ -12,6 +12,7 @@ from services.chassis.database import (
     Change,
     Database,
     Insertion,
+    Upsertion,
     insert_rows,
     insert_tuples,
     locked,
@@ -198,6 +199,27 @@ async def test_steps_written_together_are_all_written(things: Database) -> None:
         ("b", 9, None, None),
         ("c", 3, True, None),
         ("d", 4, None, None),
+    ]
+
+
+async def test_rows_written_together_are_added_to_replaced_or_new(things: Database) -> None:
+    await things.write(inserting(thing("a", epoch=2, amount_millis=5, order="x"), thing("c")))
+    names = ("id", "epoch", "amount_millis", "order")
+    added = Upsertion(
+        THINGS, ("id",), names, [("a", 3, 40, "y"), ("b", 1, 6, "z")], add=("epoch",), replace=("order",)
+    )
+
+    await things.write(
+        lambda connection: write_together(
+            connection, (added, Change(THINGS, ("id",), ("id", "epoch"), [("c", 9)]))
+        )
+    )
+
+    rows = await things.read(all_things)
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("a", 5, 5, "y"),
+        ("b", 1, 6, "z"),
+        ("c", 9, None, None),
     ]
 
 

@@ -14,8 +14,9 @@ from services.chassis.database import Database, insert_rows, migrate
 from services.jobs import job as job_rules
 from services.jobs.job import JobState
 from services.jobs.schema import JOB_EVENTS, JOBS, WORKERS
-from services.jobs.store import admissions, charges, load, owners, reads, transitions
+from services.jobs.store import admissions, charges, listing, load, owners, reads, transitions, usage, wishes
 from services.jobs.store.rows import all_columns
+from services.jobs.usage import DAY_MS, Span
 from services.provider_pool.leases import GiveBack, Renew
 from services.provider_pool.pool import Policy
 from services.provider_pool.records import Change
@@ -47,8 +48,14 @@ def _running(number: int) -> job_rules.Job:
 
 
 def _fill_jobs(connection: Connection) -> None:
-    ended = {"state": JobState.COMPLETED, "owner": None, "ended_at_ms": NOW_MS, "event_count": 1}
-    rows = [all_columns(a_job(_ended_id(n), **ended)) for n in range(ENDED)]
+    ended = {
+        "state": JobState.COMPLETED,
+        "stage": job_rules.Stage.ENDED_WELL,
+        "owner": None,
+        "ended_at_ms": NOW_MS,
+        "event_count": 1,
+    }
+    rows = [all_columns(a_job(_ended_id(n), created_at_ms=NOW_MS - ENDED + n, **ended)) for n in range(ENDED)]
     rows += [all_columns(_running(n)) for n in range(OPEN)]
     rows += [all_columns(a_job(f"job_2{n}", state=JobState.QUEUED, owner=None)) for n in range(OPEN)]
     event = {"sequence": 1, "epoch": 1, "state": "admitting", "worker_id": "w1", "at_ms": NOW_MS}
@@ -125,16 +132,45 @@ def _moved(number: int) -> transitions.Transition:
 _DONE: Final = [
     Change(f"{_open_id(n)}:1", "acc_1", NOW_MS, collected="[]", cost_millis=0) for n in range(OPEN)
 ]
-_NEW: Final = [admissions.Admission(a_job(f"job_3{n}"), 1000) for n in range(OPEN)]
+_NEW: Final = [admissions.Admission(a_job(f"job_3{n}"), 1000, numbered=True) for n in range(OPEN)]
+_DAY_BEFORE_MS: Final = (NOW_MS // DAY_MS - 1) * DAY_MS
+_WISH: Final = wishes.Wish(_open_id(3), "cus_a", "test", False, NOW_MS)
 
 JOBS_WORK: Final[dict[str, Work]] = {
     "admit": lambda c: admissions.apply_admissions(c, _NEW),
     "move": lambda c: transitions.apply_transitions(c, [_moved(n) for n in range(OPEN)]),
     "read": lambda c: reads.load_jobs(c, [_ended_id(n) for n in range(0, ENDED, ENDED // 50)]),
-    "list newest": lambda c: reads.list_jobs(c, reads.JobFilter(customer_id="cus_a", mode="test")),
-    "list on": lambda c: reads.list_jobs(
-        c, reads.JobFilter(customer_id="cus_a", before_job_id=_ended_id(9_000))
+    "list newest": lambda c: listing.list_jobs(c, listing.JobFilter(customer_id="cus_a", mode="test")),
+    "list on": lambda c: listing.list_jobs(
+        c, listing.JobFilter(customer_id="cus_a", before_job_id=_ended_id(9_000))
     ),
+    "list by a kind that is rare": lambda c: listing.list_jobs(
+        c, listing.JobFilter(customer_id="cus_a", mode="test", kind=job_rules.Kind.MUSIC)
+    ),
+    "list what failed": lambda c: listing.list_jobs(
+        c,
+        listing.JobFilter(customer_id="cus_a", mode="test", stages=frozenset({job_rules.Stage.ENDED_BADLY})),
+    ),
+    "list what has not ended": lambda c: listing.list_jobs(
+        c, listing.JobFilter(customer_id="cus_a", mode="test", stages=frozenset({job_rules.Stage.WAITING}))
+    ),
+    "list a project": lambda c: listing.list_jobs(
+        c, listing.JobFilter(customer_id="cus_a", mode="test", project_id="mine")
+    ),
+    "count a kind that is rare": lambda c: listing.count_jobs(
+        c, listing.JobFilter(customer_id="cus_a", mode="test", kind=job_rules.Kind.MUSIC)
+    ),
+    "read by number": lambda c: reads.load_numbered(c, [("leonardo", 7)]),
+    "usage": lambda c: usage.read_usage(c, ("cus_a", "test"), Span(0, _DAY_BEFORE_MS + 100 * DAY_MS)),
+    "usage of a piece of a day": lambda c: usage.read_usage(
+        c, ("cus_a", "test"), Span(_DAY_BEFORE_MS + 5, NOW_MS - 2 * ENDED)
+    ),
+    "wish": lambda c: wishes.apply_wishes(c, [_WISH]),
+    "asked": lambda c: wishes.asked_of(c, "w1"),
+    "parked and asked": lambda c: wishes.parked_and_asked(c, NOW_MS),
+    "wishes waiting": wishes.count_waiting,
+    "to scrub": lambda c: wishes.to_scrub(c, 100),
+    "scrub": lambda c: wishes.scrub(c, [_ended_id(9_000)], NOW_MS),
     "list events": lambda c: reads.list_events(c, _ended_id(9_000)),
     "owned": lambda c: reads.owned_ids(c, "w1"),
     "loads": lambda c: load.read_loads(c, [("cus_a", "test")]),

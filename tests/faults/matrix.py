@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults import matrix_deeds as deeds
+from tests.faults import matrix_hooks as hooks
+from tests.faults import matrix_wishes as wishes
 from tests.faults.matrix_deeds import Actor
 
 Deed = Callable[[Actor], Awaitable[None]]
@@ -126,6 +128,32 @@ _JOBS: Final = (
         "call.provider_pool.PrepareReferences!after",
         "call.provider_pool.DropReferences",
     ),
+    *_deaths(
+        "jobs",
+        hooks.be_told,
+        "commit.completed",
+        "commit.webhook_claim!after",
+        "webhook.post!after",
+        "commit.webhook_delivered!before",
+    ),
+    *_deaths("jobs", hooks.be_told_late, "commit.webhook_waiting!after"),
+    *_deaths("jobs", hooks.be_told_in_vain, "commit.webhook_dead!before"),
+    *_deaths(
+        "jobs",
+        wishes.be_canceled,
+        "commit.cancel_asked!after",
+        "commit.settling",
+        "call.billing.Release",
+        "commit.canceled!before",
+        "call.provider_pool.CloseAttempts",
+    ),
+    *_deaths(
+        "jobs",
+        wishes.be_deleted,
+        "commit.delete_asked!after",
+        "call.provider_pool.DeleteMedia!after",
+        "commit.scrub!before",
+    ),
 )
 
 _BILLING: Final = (
@@ -165,6 +193,8 @@ _POOL: Final = (
     ),
     *_deaths("provider_pool", deeds.lose_the_request, "commit.attempt_abandoned!before"),
     *_deaths("provider_pool", deeds.take_long, "commit.renew_lease"),
+    *_deaths("provider_pool", wishes.be_canceled, "provider.cancel!after"),
+    *_deaths("provider_pool", wishes.be_deleted, "media.delete!after"),
     *_deaths("provider_pool", deeds.follow_a_picture, "references.publish", "references.drop"),
     *_deaths("provider_pool", deeds.follow_an_address, "references.fetch!after", "references.publish"),
 )
@@ -192,13 +222,19 @@ _HEIRS: Final = (
     *_heirs("jobs", "commit.running.after", deeds.outlive_its_owner, "commit.touched"),
     *_heirs("jobs", "commit.collecting.after", deeds.succeed, "commit.settling"),
     *_heirs("jobs", "commit.submitting.after", deeds.succeed, "call.provider_pool.Submit"),
+    *_heirs("gateway", "call.jobs.CreateJob.after", deeds.succeed, "call.jobs.PutWebhookForm"),
     *_heirs("provider_pool", "provider.submit.after", deeds.succeed, "commit.attempt_orphaned!after"),
 )
 
 # At a start, after a death or at a farewell only.
-PASSED_OTHERWISE: Final = frozenset(
-    f"jobs.commit.{what}.{side}" for what in ("touched", "take_over", "hand_over") for side in SIDES
+_ONCE_IN_A_LIFE: Final = (
+    "jobs.commit.touched",
+    "jobs.commit.take_over",
+    "jobs.commit.hand_over",
+    # What a gateway asks before its first create.
+    "gateway.call.jobs.PutWebhookForm",
 )
+PASSED_OTHERWISE: Final = frozenset(f"{name}.{side}" for name in _ONCE_IN_A_LIFE for side in SIDES)
 
 DEATHS: Final = (*_GATEWAY, *_JOBS, *_BILLING, *_POOL, *_HEIRS)
 POINTS: Final = frozenset(f"{death.process}.{death.point}" for death in DEATHS)

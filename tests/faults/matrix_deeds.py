@@ -16,6 +16,7 @@ from PIL import Image
 from services.chassis.errors import Kind, ServiceError
 from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from tests.egress.evil_server import EvilServer
 from tests.faults.client import Client
 from tests.faults.scene import Scene
 
@@ -41,7 +42,9 @@ class Actor:
     scene: Scene
     customer: Client
     key: str
-    # A picture that anybody may fetch, outside the house.
+    # Outside the house: what anybody may fetch from, and be told at.
+    server: EvilServer
+    # A picture there.
     picture_url: str
     # Whether the death lies where nobody can know what reached the provider: then the job may fail, and be refunded.
     doubtful: bool
@@ -138,13 +141,13 @@ async def _body(actor: Actor) -> bytes:
 
 async def _set_accounts(scene: Scene, state: pool.AccountState.ValueType) -> None:
     calls = scene.inside.pool
-    accounts = await _insisted(calls.ListAccounts, pool.ListAccountsRequest())
+    accounts = await insisted(calls.ListAccounts, pool.ListAccountsRequest())
     for account in accounts.accounts:
         change = pool.UpdateAccountRequest(account_id=account.account_id, state=state)
-        await _insisted(calls.UpdateAccount, change)
+        await insisted(calls.UpdateAccount, change)
 
 
-async def _insisted(call: Callable[[R], Awaitable[A]], request: R) -> A:
+async def insisted(call: Callable[[R], Awaitable[A]], request: R) -> A:
     """The answer, however often the service is away."""
     async with asyncio.timeout(_PATIENCE_S):
         while True:
@@ -166,7 +169,7 @@ async def top_up(actor: Actor) -> None:
         idempotency_key=actor.key,
     )
     for _ in range(2):
-        await _insisted(actor.scene.inside.billing.TopUp, request)
+        await insisted(actor.scene.inside.billing.TopUp, request)
     usage = await customer.read("/v1/usage")
     assert usage.json["creditsBalance"] == 1
 

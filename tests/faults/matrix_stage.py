@@ -109,7 +109,7 @@ class Stage:
 
     def _actor(self, scene: Scene, *, doubtful: bool) -> Actor:
         url = f"https://127.0.0.1:{self._server.port}/picture.png"
-        return Actor(scene, self._customer, f"deed-{next(self._numbers)}", url, doubtful)
+        return Actor(scene, self._customer, f"deed-{next(self._numbers)}", self._server, url, doubtful)
 
     async def _judged(self, deadline_s: float) -> None:
         scene = await self.scene()

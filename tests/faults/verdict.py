@@ -14,7 +14,7 @@ from sqlalchemy import Connection, RowMapping, Table, func, select
 from services.billing.schema import HOLDS, JOURNAL
 from services.billing.verification import verify
 from services.jobs.job import ENDED
-from services.jobs.schema import CUSTOMER_LOAD, JOB_EVENTS, JOBS
+from services.jobs.schema import CUSTOMER_LOAD, JOB_EVENTS, JOBS, USAGE_DAYS
 from services.jobs.store.reads import load_drift
 from services.provider_pool.schema import ACCOUNTS, ATTEMPTS, LEASES
 from tests.faults.scene import Scene
@@ -31,6 +31,7 @@ Row = RowMapping
 async def judge(scene: Scene) -> list[str]:
     """Everything that is wrong, one sentence each; nothing, in a house that keeps its promises."""
     jobs = await _rows(scene, "jobs", JOBS)
+    usage = await _rows(scene, "jobs", USAGE_DAYS)
     events = await _rows(scene, "jobs", JOB_EVENTS)
     loads = await _rows(scene, "jobs", CUSTOMER_LOAD)
     holds = await _rows(scene, "billing", HOLDS)
@@ -46,6 +47,7 @@ async def judge(scene: Scene) -> list[str]:
     wrong += _answers(scene, jobs)
     wrong += _lives(jobs, events)
     wrong += _money(jobs, holds, loads, captures)
+    wrong += _usage(jobs, usage)
     wrong += _attempts(jobs, attempts, scene.submissions())
     wrong += _forgotten(attempts, scene.taken())
     wrong += _media(scene, jobs)
@@ -55,10 +57,12 @@ async def judge(scene: Scene) -> list[str]:
 async def under_way(scene: Scene) -> list[str]:
     """What has not come to rest yet: jobs, holds, leases, attempts, references."""
     jobs = await scene.readers["jobs"](_unfinished)
+    deleted = await scene.readers["jobs"](_unforgotten)
     holds = await scene.readers["billing"](_open_holds)
     leases, attempts, lent = await scene.readers["provider_pool"](_lent)
     kept = await scene.readers["jobs"](partial(_kept_references, scene=scene))
     wrong = [f"job {job_id} is {state}" for job_id, state in jobs]
+    wrong += [f"job {job_id} is deleted and not forgotten" for job_id in deleted]
     wrong += [f"the hold of {job_id} is open" for job_id in holds]
     wrong += [f"the lease of {attempt_id} is open" for attempt_id in leases]
     wrong += [f"attempt {attempt_id} is {state}" for attempt_id, state in attempts]
@@ -69,6 +73,11 @@ async def under_way(scene: Scene) -> list[str]:
 def _unfinished(connection: Connection) -> list[tuple[str, str]]:
     query = select(JOBS.c.job_id, JOBS.c.state).where(JOBS.c.state.not_in(_ENDED))
     return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def _unforgotten(connection: Connection) -> list[str]:
+    waiting = (JOBS.c.deleted_at_ms > 0) & (JOBS.c.scrubbed_at_ms == 0)
+    return list(connection.scalars(select(JOBS.c.job_id).where(waiting)))
 
 
 def _kept_references(connection: Connection, scene: Scene) -> list[str]:
@@ -181,6 +190,20 @@ def _money(
     return wrong
 
 
+def _usage(jobs: Iterable[Row], usage: Iterable[Row]) -> list[str]:
+    """The counters of every day say what the jobs of that day say."""
+    said: Counter[tuple[Any, ...]] = Counter()
+    for row in usage:
+        key = (row["customer_id"], row["mode"], row["day"], row["public_model"])
+        said[*key, "jobs"] += row["completed_jobs"] + row["failed_jobs"]
+        said[*key, "net"] += row["charged_millis"] - row["refunded_millis"]
+    for job in jobs:
+        key = (job["customer_id"], job["mode"], job["created_at_ms"] // 86_400_000, job["public_model"])
+        said[*key, "jobs"] -= 1
+        said[*key, "net"] -= job["charged_millis"]
+    return [f"usage of {key} is off by {off}" for key, off in said.items() if off]
+
+
 def _closed(job: Row, hold: Row | None) -> list[str]:
     name = job["job_id"]
     if hold is None:
@@ -237,6 +260,10 @@ def _media(scene: Scene, jobs: Iterable[Row]) -> list[str]:
     wrong = []
     for job in jobs:
         outputs: list[dict[str, Any]] = json.loads(job["outputs"])
+        if job["scrubbed_at_ms"]:
+            left = [str(path) for path in scene.layout.media.rglob(f"*{job['job_id']}*") if path.is_file()]
+            wrong += [f"{name} is left of a job that was deleted" for name in left]
+            continue
         if job["state"] == "completed" and not outputs:
             wrong.append(f"{job['job_id']} is completed and has no media")
         for output in outputs if job["state"] == "completed" else ():

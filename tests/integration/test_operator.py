@@ -105,6 +105,21 @@ async def test_an_operator_makes_a_customer_that_can_buy_and_sees_what_it_bought
     assert [job["job_id"] for job in listed] == [job_id]
 
 
+async def test_an_operator_ends_a_job_of_a_customer_s_and_it_costs_nothing(
+    house: House, services: Inside
+) -> None:
+    customer_id, key, _ = await services.customer(1_000_000)
+    async with aiohttp.ClientSession() as session:
+        shop = Customer(session, house.base_url, key)
+        made = await shop.image("slow", "a boat [sandbox:pace=120]")
+        asked = await answered(house, "jobs", "cancel", made.json["jobId"])
+        assert asked["cancel_asked"] is True
+        ended = await shop.ended(made.json["jobId"])
+    assert (ended["status"], ended["chargedCredits"]) == ("failed", 0)
+    listed = await answered(house, "jobs", "list", "--customer", customer_id, "--state", "canceled")
+    assert [job["failure"] for job in listed] == ["canceled"]
+
+
 async def test_a_key_is_shown_once_and_listed_by_its_hint(house: House) -> None:
     customer_id = house.demo["storefronts"]["leonardo"]["customer_id"]
     made = await answered(house, "keys", "create", customer_id, "--mode", "test", "--label", "once")
@@ -153,6 +168,7 @@ async def test_accounts_are_added_drained_and_used_again(house: House) -> None:
         (("jobs", "list", "--state", "sleeping"), 2, "no such state"),
         (("nothing",), 2, "invalid choice"),
         (("jobs", "show", "job_unknown"), 1, "job_not_found"),
+        (("jobs", "cancel", "job_unknown"), 1, "job_not_found"),
         (("wallets", "top-up", "x", "--credits", "-5", "--idempotency-key", "k"), 2, "must be more than 0"),
         (("customers", "limits", "x", "--running-jobs", "-4"), 2, "not a whole number"),
         (("accounts", "update", "x", "--priority", "99999999999"), 2, "not a whole number"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ async def test_a_collected_picture_has_exactly_the_pixels_asked_for_and_costs_on
     assert first == second == await pool.collect("job_1:1")
     (output,) = first
     content = (pool.folder / "media" / output.object_key).read_bytes()
-    assert output.object_key == "job_1/primary.png"
+    assert re.fullmatch(r"images/20\d\d/\d\d/\d\d/job_1\.png", output.object_key)
     assert len(content) == output.size_bytes
     with Image.open(io.BytesIO(content)) as image:
         image.load()
@@ -53,7 +54,10 @@ async def test_a_film_is_collected_with_its_preview(pool: Pool) -> None:
         "video/mp4",
         5_000,
     )
-    assert (preview.role, preview.content_type) == (pb.Output.ROLE_PREVIEW, "image/png")
+    assert (preview.role, preview.content_type) == (pb.Output.ROLE_PREVIEW, "image/jpeg")
+    assert preview.object_key == primary.object_key.replace("videos/", "video-posters/").replace(
+        ".mp4", ".jpg"
+    )
 
 
 async def test_fifty_simultaneous_leases_on_six_slots_grant_six_and_leave_the_rest_busy(pool: Pool) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.gateway.contracts.leonardo import inward
+from services.gateway.reference_media import FULL, ReferenceLimits
 from services.provider_pool.references.check_image import CONTRACTS
 
 
-def test_check_image_knows_the_limits_of_leonardo() -> None:
-    sent, known = inward.REFERENCE_LIMITS, CONTRACTS["leonardo"]
-    assert set(sent.formats) == known.formats
+@pytest.mark.parametrize(
+    ("contract", "sent"),
+    [(name, inward.REFERENCE_LIMITS if name == "leonardo" else FULL) for name in CONTRACTS],
+)
+def test_check_image_knows_the_limits_of_each_contract(contract: str, sent: ReferenceLimits) -> None:
+    known = CONTRACTS[contract]
+    assert set(sent.image_formats) == known.formats
     assert sent.image_bytes == known.bytes
     assert sent.first_frame_of_animations == known.first_frame_of_animations

@@ -10,12 +10,20 @@ from hypothesis import strategies as st
 from services.billing import ledger
 from services.billing.ledger import Entry, HoldRow, Receipt, Result, Wallet
 from services.billing.operations import Capture, Expire, Grant, Hold, Operation, Quote, Release, WalletId
+from services.billing.spending import Counts, KeyLine, SpendId, SpendLimits, periods
 
 ANN, BEN, EVE = WalletId("ann", "live"), WalletId("ben", "live"), WalletId("eve", "live")
 STRANGER = WalletId("nobody", "live")
 STOREFRONT = "shop"
 PRICE_VERSION = "1+cafe"
 T0_MS = 1_000_000
+HOUR_MS = 3_600_000
+# Two keys of one line, the second in the place of the first, and one of somebody else.
+LINES = {
+    "k_ann": KeyLine(ANN, "k_ann", SpendLimits(8, 20)),
+    "k_ann2": KeyLine(ANN, "k_ann", SpendLimits(8, 20)),
+    "k_ben": KeyLine(BEN, "k_ben", SpendLimits(0, 9)),
+}
 
 
 def wallet(wallet_id: WalletId, balance_millis: int = 0, *, active: bool = True) -> Wallet:
@@ -30,10 +38,28 @@ class MemoryBooks:
         self.holds: dict[str, HoldRow] = {}
         self.journal: list[Entry] = []
         self.unbilled: list[Entry] = []
+        self.lines: dict[str, KeyLine] = {}
+        self.spent: dict[SpendId, int] = {}
         self._seen: dict[tuple[WalletId, str], Entry] = {}
 
+    def limit(self, wallet_id: WalletId, limits: SpendLimits, now_ms: int = T0_MS) -> None:
+        """As the store does it: the first limit begins with what the holds of the day and the month cost."""
+        row = self.wallets[wallet_id]
+        self.wallets[wallet_id] = row._replace(spend_limits=limits)
+        mine = [hold for hold in self.holds.values() if hold.wallet == wallet_id]
+        if not limits.are_set:
+            self.spent = {name: n for name, n in self.spent.items() if name[:2] != (wallet_id, "")}
+        elif not row.spend_limits.are_set:
+            for period in {p for ms in (-300_000, 0, 300_000) for p in periods(now_ms + ms)}:
+                cost = sum(
+                    ledger.counted_millis(hold) for hold in mine if period in periods(hold.created_at_ms)
+                )
+                self.spent[SpendId(wallet_id, "", period)] = cost
+
     def run(self, *batch: Operation, now_ms: int = T0_MS) -> list[Result]:
-        results, writes = ledger.apply(batch, self.wallets, self.holds, self._seen, now_ms)
+        counts = Counts(self.lines, self.spent)
+        results, writes = ledger.apply(batch, self.wallets, self.holds, self._seen, now_ms, counts)
+        self.spent |= dict(writes.spent)
         for entry in writes.entries:
             key = (entry.wallet, entry.idempotency_key)
             assert key not in self._seen
@@ -64,9 +90,11 @@ class MemoryBooks:
         return row.balance_millis, row.reserved_millis
 
 
-def hold(job_id: str, amount_millis: int, wallet_id: WalletId = ANN, ttl_ms: int = 1_000) -> Hold:
+def hold(
+    job_id: str, amount_millis: int, wallet_id: WalletId = ANN, ttl_ms: int = 1_000, key_id: str = ""
+) -> Hold:
     quote = Quote(amount_millis, PRICE_VERSION)
-    return Hold(wallet_id, job_id, STOREFRONT, "thing", max(1, amount_millis), quote, ttl_ms)
+    return Hold(wallet_id, job_id, STOREFRONT, "thing", max(1, amount_millis), quote, ttl_ms, key_id)
 
 
 def capture(job_id: str, amount_millis: int, wallet_id: WalletId = ANN) -> Capture:
@@ -97,7 +125,8 @@ def shown(results: Sequence[Result]) -> list[object]:
 _wallets = st.sampled_from([ANN, ANN, ANN, BEN, EVE, STRANGER])
 _jobs = st.sampled_from(["j1", "j2", "j3", "j4", "j5"])
 _amounts = st.integers(0, 6)
-_holds = st.builds(hold, _jobs, _amounts, _wallets, st.sampled_from([1, 50, 1_000]))
+_keys = st.sampled_from(["", "", *LINES, "k_unlimited"])
+_holds = st.builds(hold, _jobs, _amounts, _wallets, st.sampled_from([1, 50, 1_000]), _keys)
 
 OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     _holds,

@@ -13,10 +13,13 @@ from services.billing import ledger
 from services.billing.audit import Fold
 from services.billing.ledger import Entry, HoldRow, Result, Wallet
 from services.billing.operations import Capture, Expire, Grant, Hold, Operation, Release, WalletId
+from services.billing.spending import SpendId, SpendLimits
 from tests.unit.billing_books import (
     ANN,
     BEN,
     EVE,
+    HOUR_MS,
+    LINES,
     OPERATIONS,
     T0_MS,
     MemoryBooks,
@@ -37,6 +40,8 @@ class Rows(NamedTuple):
     holds: list[HoldRow]
     journal: list[Entry]
     unbilled: dict[str, int]
+    # Without those that are 0.
+    spent: dict[SpendId, int]
 
 
 class Ledger(Protocol):
@@ -54,6 +59,9 @@ class Ledger(Protocol):
     def set_active(self, customer_id: str, active: bool) -> None:
         """Suspend a customer, or end that."""
 
+    def set_limits(self, wallet: WalletId, limits: SpendLimits, now_ms: int) -> None:
+        """Let a customer spend so much, or any amount again."""
+
     def rows(self) -> Rows:
         """Everything stored."""
 
@@ -63,6 +71,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._books = MemoryBooks(starting_wallets())
+        self._books.lines = dict(LINES)
 
     def run(self, batch: Sequence[Operation], now_ms: int) -> list[Result]:
         return self._books.run(*batch, now_ms=now_ms)
@@ -83,6 +92,9 @@ class MemoryLedger:
             if name.customer_id == customer_id:
                 self._books.wallets[name] = row._replace(active=active)
 
+    def set_limits(self, wallet: WalletId, limits: SpendLimits, now_ms: int) -> None:
+        self._books.limit(wallet, limits, now_ms)
+
     def rows(self) -> Rows:
         books = self._books
         return Rows(
@@ -90,6 +102,7 @@ class MemoryLedger:
             sorted(books.holds.values(), key=lambda hold: hold.job_id),
             sorted(books.journal, key=lambda entry: (entry.wallet, entry.sequence)),
             {entry.job_id: entry.amount_millis for entry in books.unbilled},
+            {name: millis for name, millis in books.spent.items() if millis},
         )
 
 
@@ -100,7 +113,7 @@ class InPieces:
         self._inner = inner
         self._sizes = sizes
         self.extend, self.due = inner.extend, inner.due
-        self.set_active, self.rows = inner.set_active, inner.rows
+        self.set_active, self.set_limits, self.rows = inner.set_active, inner.set_limits, inner.rows
 
     def run(self, batch: Sequence[Operation], now_ms: int) -> list[Result]:
         results: list[Result] = []
@@ -155,11 +168,21 @@ class LedgerMachine(RuleBasedStateMachine):
     def named_job(self, job_id: str) -> str:
         return job_id
 
+    def named_key(self, key_id: str) -> str:
+        return key_id
+
     @initialize(sizes=_SIZES)
     def open_books(self, sizes: list[int]) -> None:
         self.now_ms = T0_MS
         self.ledgers = self.made(sizes)
         self.oracle = Oracle({self.named_wallet(row.id): row.active for row in starting_wallets()})
+        for key_id, line in LINES.items():
+            owner = (
+                self.named_wallet(line.wallet),
+                self.named_key(line.key_id),
+                (line.limits.day_millis, line.limits.month_millis),
+            )
+            self.oracle.lines[self.named_key(key_id)] = owner
         self._ask([top_up("start", 7), top_up("start", 5, BEN), top_up("start", 3, EVE)])
 
     @rule(target=asked, operation=OPERATIONS)
@@ -190,7 +213,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def ask_for_more_than_a_wallet_holds(self, amount: int) -> None:
         self._ask([top_up(f"huge{amount}", amount), adjust("back", 7 - 10**15), top_up("start", 7)])
 
-    @rule(passed_ms=st.sampled_from([1, 49, 60, 2_000]))
+    @rule(
+        owner=st.sampled_from([ANN, ANN, BEN]),
+        limits=st.builds(SpendLimits, st.sampled_from([0, 5, 9]), st.sampled_from([0, 12])),
+    )
+    def limit_spending(self, owner: WalletId, limits: SpendLimits) -> None:
+        wallet = self.named_wallet(owner)
+        self.oracle.limits[wallet] = (limits.day_millis, limits.month_millis)
+        for each in self.ledgers:
+            each.set_limits(wallet, limits, self.now_ms)
+
+    @rule(passed_ms=st.sampled_from([1, 49, 60, 2_000, 12 * HOUR_MS, 20 * 24 * HOUR_MS]))
     def wait(self, passed_ms: int) -> None:
         self.now_ms += passed_ms
 
@@ -243,6 +276,8 @@ class LedgerMachine(RuleBasedStateMachine):
         ends = {hold.job_id: "" if hold.state == ledger.OPEN else hold.state for hold in rows.holds}
         assert ends == {name: job.end for name, job in self.oracle.jobs.items()}
         assert rows.unbilled == self.oracle.unbilled
+        for (wallet_id, line, period), millis in rows.spent.items():
+            assert millis == self.oracle.spent_millis(wallet_id, line, period)
 
     def teardown(self) -> None:
         if not hasattr(self, "ledgers"):

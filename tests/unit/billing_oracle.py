@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from services.billing.ledger import Receipt, Result
@@ -45,6 +46,9 @@ class Job:
     owner: WalletId
     held_millis: int
     expires_at_ms: int
+    made_at_ms: int = 0
+    line: str = ""
+    charged_millis: int = 0
     end: Literal["", "captured", "released", "expired"] = ""
 
 
@@ -60,6 +64,20 @@ class Oracle:
     unbilled: dict[str, int] = field(default_factory=dict)
     # By wallet and key: what was asked, and what was answered the first time.
     remembered: dict[tuple[WalletId, str], tuple[object, Reply]] = field(default_factory=dict)
+
+    # What may be spent in a day and in a month, 0 for any amount, of wallets and of lines of keys; and whose line and
+    # whose key each key is.
+    limits: dict[WalletId, tuple[int, int]] = field(default_factory=dict)
+    lines: dict[str, tuple[WalletId, str, tuple[int, int]]] = field(default_factory=dict)
+
+    def spent_millis(self, wallet: WalletId, line: str, period: str) -> int:
+        """What everything begun in a day ("1970-01-01") or month ("1970-01") has cost or may yet cost."""
+        costs = 0
+        for job in self.jobs.values():
+            day = datetime.fromtimestamp(job.made_at_ms / 1000, UTC).strftime("%Y-%m-%d")
+            if job.owner == wallet and line in ("", job.line) and day.startswith(period):
+                costs += job.held_millis if not job.end else job.charged_millis
+        return costs
 
     def balance_millis(self, wallet: WalletId) -> int:
         return sum(amount for owner, amount in self.movements if owner == wallet)
@@ -144,14 +162,34 @@ class Oracle:
             return False, No("INVALID_REQUEST", (("field", "storefront"),))
         if hold.quote is None:
             return False, No("UNKNOWN_SKU", (("storefront", hold.storefront), ("sku", hold.sku)))
+        if hold.key_id in self.lines and self.lines[hold.key_id][0] != hold.wallet:
+            return False, No("INVALID_REQUEST", (("field", "key_id"),))
         if not self.active[hold.wallet]:
             return True, No("CUSTOMER_INACTIVE", (("customer_id", hold.wallet.customer_id),))
         price_millis, version = hold.quote
         free_millis = self._free_millis(hold.wallet)
         if price_millis > free_millis:
             return True, No("INSUFFICIENT_CREDITS", _short(price_millis, free_millis))
-        self.jobs[hold.job_id] = Job(hold.wallet, price_millis, now_ms + hold.ttl_ms)
+        limit = self._limit_reached(hold.wallet, hold.key_id, price_millis, now_ms)
+        if limit is not None:
+            return True, limit
+        line = self.lines[hold.key_id][1] if hold.key_id in self.lines else ""
+        self.jobs[hold.job_id] = Job(hold.wallet, price_millis, now_ms + hold.ttl_ms, now_ms, line)
         return True, Yes(price_millis, price_version=version)
+
+    def _limit_reached(self, wallet: WalletId, key_id: str, price_millis: int, now_ms: int) -> No | None:
+        today = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d")
+        asked = [("", *self.limits.get(wallet, (0, 0)))]
+        if key_id in self.lines:
+            _, line, limits = self.lines[key_id]
+            asked.append((line, *limits))
+        for line, *both in asked:
+            for word, period, limit_millis in zip(("day", "month"), (today, today[:7]), both, strict=True):
+                spent_millis = self.spent_millis(wallet, line, period)
+                if limit_millis and price_millis and spent_millis + price_millis > limit_millis:
+                    numbers = (("limit_millis", str(limit_millis)), ("spent_millis", str(spent_millis)))
+                    return No("SPEND_LIMIT_REACHED", (("period", word), *numbers))
+        return None
 
     def _capture(self, capture: Capture) -> tuple[bool, Reply]:
         job, named = self.jobs.get(capture.job_id), (("job_id", capture.job_id),)
@@ -167,7 +205,7 @@ class Oracle:
         if expired and amount_millis > self._free_millis(capture.wallet):
             self.unbilled[capture.job_id] = amount_millis
             return True, Yes(outcome="UNBILLED")
-        job.end = "captured"
+        job.end, job.charged_millis = "captured", amount_millis
         self.movements.append((capture.wallet, -amount_millis))
         if expired:
             return True, Yes(amount_millis, outcome="LATE")
@@ -176,7 +214,7 @@ class Oracle:
     def _release(self, release: Release) -> tuple[bool, Reply]:
         job, named = self.jobs.get(release.job_id), (("job_id", release.job_id),)
         if job is None:
-            self.jobs[release.job_id] = Job(release.wallet, 0, 0, "released")
+            self.jobs[release.job_id] = Job(release.wallet, 0, 0, end="released")
             return True, Yes(outcome="TOMBSTONE")
         if job.owner != release.wallet:
             return False, No("HOLD_NOT_FOUND", named)

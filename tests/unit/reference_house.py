@@ -23,8 +23,10 @@ from services.provider_pool.attempts import Failure
 from services.provider_pool.references.container import ImageLimits, ImageRefused
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.inspector import Inspected
-from services.provider_pool.references.intake import Intake
+from services.provider_pool.references.intake import Inspectors, Intake
 from services.provider_pool.references.preparation import Preparation
+from services.provider_pool.references.recordings.inspector import RecordingsUnread
+from services.provider_pool.references.recordings.judgement import RecordingLimits, RecordingRefused
 from services.provider_pool.references.staging import Staging
 from services.provider_pool.references.store import ReferenceStore
 from tests.unit.test_pool_calls import PICTURE, Parts, ToyAdapter
@@ -62,6 +64,29 @@ class FakeInspector:
         return Inspected("png", "image/png", "png", width, 64, len(content), digest)
 
 
+class FakeRecordingInspector:
+    """Takes every toy film of four seconds and every toy sound of two, but those that say that they are broken."""
+
+    def __init__(self) -> None:
+        self.inspected = 0
+        self.installed = True
+
+    def check(self) -> None:
+        if not self.installed:
+            raise RecordingsUnread
+
+    async def inspect(self, source: Path, target: Path, limits: RecordingLimits) -> Inspected:
+        self.inspected += 1
+        content = source.read_bytes()
+        if b"broken" in content:
+            raise RecordingRefused("truncated")
+        target.write_bytes(content)
+        digest, size_bytes = hashlib.sha256(content).hexdigest(), len(content)
+        if limits.medium == "audio":
+            return Inspected("mp3", "audio/mpeg", "mp3", 0, 0, size_bytes, digest, 2_000)
+        return Inspected("mp4", "video/mp4", "mp4", 640, 360, size_bytes, digest, 4_000)
+
+
 @dataclass
 class Body:
     """One answer on its way."""
@@ -82,6 +107,7 @@ class FakeEgress:
 
     answer: Callable[[str], Awaitable[bytes]]
     fetched: list[str] = field(default_factory=list)
+    allowed: list[tuple[float, int]] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -89,6 +115,7 @@ class FakeEgress:
     @asynccontextmanager
     async def fetch(self, url: str, *, total_s: float, limit_bytes: int) -> AsyncIterator[Body]:
         self.fetched.append(url)
+        self.allowed.append((total_s, limit_bytes))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -105,10 +132,12 @@ class House:
         self.folder = folder
         self.store = ReferenceStore(folder)
         self.inspector = FakeInspector()
+        self.recordings = FakeRecordingInspector()
         self.egress = FakeEgress(self.always)
         self.content = image()
         self.toy = Parts(database, adapter, self.files)
-        intake = Intake(self.store, self.inspector)
+        self.inspectors = Inspectors(self.inspector, self.recordings)
+        intake = Intake(self.store, self.inspectors)
         fetching = Fetching(self.egress, intake, self.store)
         self.preparation = Preparation(self.store, fetching, self.toy.leasing, self.toy.catalog)
         self.staging = Staging(intake, self.store, self.toy.catalog)

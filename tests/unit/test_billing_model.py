@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from services.billing.operations import WalletId
+from services.billing.spending import SpendLimits
 from tests.unit.billing_machine import Ledger, LedgerMachine, MemoryLedger, Rows
 
 # The rules alone run a thousand times faster than a database: more examples for the same time.
@@ -32,3 +34,19 @@ def test_the_machine_notices_a_thousandth_of_a_credit() -> None:
 
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=settings(max_examples=2))
+
+
+class _Spendthrift(MemoryLedger):
+    """Forgets every limit as soon as it is set."""
+
+    def set_limits(self, wallet: WalletId, limits: SpendLimits, now_ms: int) -> None:
+        pass
+
+
+def test_the_machine_notices_a_limit_that_does_not_hold() -> None:
+    class Machine(LedgerMachine):
+        def made(self, sizes: Sequence[int]) -> list[Ledger]:
+            return [_Spendthrift()]
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=settings(EXAMPLES, phases=[Phase.generate]))

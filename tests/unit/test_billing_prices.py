@@ -70,9 +70,11 @@ def test_the_shipped_price_lists_are_good(tmp_path: Path) -> None:
 
 def test_adding_a_storefront_is_adding_a_file(tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(GOOD)
+    (tmp_path / "without").mkdir()
+    before = storefronts(tmp_path / "without").key_prefixes()
     both = storefronts(tmp_path)
     assert both.named("shop").quote("image", 8) == Quote(1_000, both.named("shop").version)
-    assert both.key_prefixes() == {"ak_live_", "ak_test_", "s_live_", "s_test_"}
+    assert both.key_prefixes() == before | {"s_live_", "s_test_"}
 
 
 def test_an_unknown_storefront_is_named() -> None:
@@ -130,3 +132,53 @@ def test_no_price_list_at_all_is_a_fault() -> None:
 
 def test_what_is_not_toml_is_a_fault_of_its_file() -> None:
     assert faults("sku = = 1")[0].startswith("shop: not TOML")
+
+
+WITH_USERS = (
+    GOOD
+    + """
+[sign_up]
+credits = 2.5
+reset_url = "https://shop.example/new-password?token={token}"
+
+[[packages]]
+id = "starter"
+title = "Starter"
+credits = 500
+price = "9.00"
+currency = "USD"
+"""
+)
+
+
+def test_a_storefront_with_users_has_a_welcome_and_packages() -> None:
+    shop = prices.parse({"shop": WITH_USERS}).named("shop")
+    assert shop.welcome_millis == 2_500
+    assert shop.reset_url == "https://shop.example/new-password?token={token}"
+    assert shop.packages == (prices.Package("starter", "Starter", 500_000, "9.00", "USD"),)
+
+
+def test_a_storefront_without_users_has_neither() -> None:
+    shop = prices.parse({"shop": GOOD}).named("shop")
+    assert (shop.welcome_millis, shop.reset_url, shop.packages) == (0, "", ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('price = "9.00"', "price = 9.0", "packages[0]: price is not an amount"),
+        ('price = "9.00"', 'price = "nine"', "packages[0]: price is not an amount"),
+        ('currency = "USD"', 'currency = "$"', "packages[0]: currency is not a currency"),
+        ('id = "starter"', 'id = "Starter pack"', "packages[0]: the id 'Starter pack'"),
+        ("credits = 500", "credits = -1", "packages[0]: credits is not"),
+        ("credits = 500", "credits = 500\nbonus = 1", "packages[0]: bonus is not a known field"),
+        ("credits = 2.5", "credits = 1e30", "sign_up: credits is not"),
+        ("credits = 2.5", "", "sign_up: credits is missing"),
+        ("?token={token}", "", "reset_url does not say once where the {token} goes"),
+        ("https://shop", "ftp://shop", "reset_url is not a URL"),
+    ],
+)
+def test_what_is_wrong_about_users_and_packages_is_told(old: str, new: str, fault: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        prices.parse({"shop": WITH_USERS.replace(old, new)})
+    assert any(fault in told for told in refusal.value.faults), refusal.value.faults

@@ -17,26 +17,33 @@ from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret, SettingsError, load
 from services.gateway import app
 from services.gateway.access_log import AccessLog
+from services.gateway.attempts import Attempts
 from services.gateway.auth import Authenticator, Caller
 from services.gateway.backends import Backends
+from services.gateway.client_address import ClientAddresses, networks
 from services.gateway.contract import Answer, Call, Contract, House, Route
 from services.gateway.contracts.leonardo.routes import CONTRACT
 from services.gateway.contracts.leonardo.wire import ErrorBody, ErrorDetail
 from services.gateway.cors import Cors
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
+from services.gateway.hosts import Hosts
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
+from services.gateway.price_lists import PriceLists
 from services.gateway.rate_limits import RateLimits
 from services.gateway.reference_media import ReferenceMedia
 from services.gateway.settings import Settings
+from services.gateway.webhook_forms import WebhookForms
 
 
 def second_contract() -> Contract:
     """A contract that claims /v1/usage too, and spells errors in its own way."""
 
     def render(error: ServiceError, route: Route | None, request_id: str) -> Answer:
-        status = {"API_KEY_MISSING": 401, "INVALID_API_KEY": 401}.get(error.reason, 404)
+        status = {"API_KEY_MISSING": 401, "INVALID_API_KEY": 401, "NETWORK_NOT_ALLOWED": 401}.get(
+            error.reason, 404
+        )
         detail = ErrorDetail(code="second", message=error.reason)
         return Answer(status, ErrorBody(ok=False, error=detail, request_id=request_id))
 
@@ -46,7 +53,10 @@ def second_contract() -> Contract:
         name="second",
         paths=("/v1/usage", "/v1/jobs/second"),
         key_prefixes=("sk_",),
-        routes=(replace(usage, handler=second_usage),),
+        routes=(
+            replace(usage, handler=second_usage),
+            replace(usage, name="bound", path="/v1/bound", handler=second_usage, bound=True),
+        ),
         render_error=render,
     )
 
@@ -56,12 +66,19 @@ async def second_usage(call: Call) -> Answer:
 
 
 async def identify(api_key: str, /) -> Caller:
-    return Caller("cus_2", "second", False, "key_2", 0, 1, 1)
+    fenced = networks("203.0.113.0/24") if api_key == "sk_fenced" else ()
+    return Caller("cus_2", "second", False, "key_2", 0, 1, 1, networks=fenced)
 
 
-async def asked(tmp_path: Path, path: str, key: str = "") -> tuple[int, str]:
-    """The status and code of one request to a gateway with two contracts and no backends."""
+async def asked(
+    tmp_path: Path, path: str, key: str = "", *, method: str = "GET", trusted: str = "", **headers: str
+) -> tuple[int, str]:
+    """The status and code of one request to a gateway with two contracts and no backends.
+
+    The host second.example.com is the second contract's.
+    """
     contracts = (CONTRACT, second_contract())
+    hosts = Hosts(contracts, {"second.example.com": "second"})
     keys, clock = SigningKeys(Secret("k" * 40)), SystemClock()
     bound = bind("127.0.0.1:0", reuse_port=False)
     async with Backends("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1") as backends:
@@ -71,22 +88,31 @@ async def asked(tmp_path: Path, path: str, key: str = "") -> tuple[int, str]:
                 backends,
                 MediaLinks(keys, url_of(bound), 1000, clock),
                 ReferenceMedia(backends, EgressPolicy()),
+                WebhookForms(backends.put_webhook_form),
+                PriceLists(backends.price_list, clock),
+                Attempts(clock),
+                clock,
             ),
             Authenticator(identify, clock),
             RateLimits(),
             cors=Cors(()),
+            hosts=hosts,
+            client_addresses=ClientAddresses(networks(trusted)),
             access_log=None,
             requests_in_flight=10,
             inline_uploads=1,
         )
         files = MediaFiles(keys, tmp_path, clock)
-        served: web.Application = app.build(contracts, edge, files, DocsSite(contracts, url_of(bound)))
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        served: web.Application = app.build(contracts, edge, files, DocsSite(contracts, url_of(bound), hosts))
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         async with (
             Listener(served, CONTRACT, bound),
             aiohttp.ClientSession() as client,
-            client.get(url_of(bound) + path, headers=headers) as response,
+            client.request(method, url_of(bound) + path, headers=headers) as response,
         ):
+            if response.content_type != "application/json":
+                return response.status, response.content_type
             body = await response.json()
             return response.status, body.get("code") or body["error"]["code"]
 
@@ -106,6 +132,55 @@ async def test_a_key_s_prefix_decides_between_two_claims_and_a_path_s_prefix_who
     tmp_path: Path, path: str, key: str, status: int, code: str
 ) -> None:
     assert await asked(tmp_path, path, key) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "path,status,code",
+    [
+        ("/v1/usage", 401, "second"),
+        ("/v1/images/generate", 404, "second"),
+        ("/media/nothing", 404, "second"),
+        ("/elsewhere", 404, "second"),
+        ("/", 200, "text/html"),
+        ("/docs", 200, "text/html"),
+        ("/docs/second", 200, "text/html"),
+        ("/openapi/leonardo.json", 404, "second"),
+    ],
+)
+@pytest.mark.parametrize("host", ["second.example.com", "SECOND.example.com.:8443"])
+async def test_a_bound_host_serves_its_contract_alone(
+    tmp_path: Path, host: str, path: str, status: int, code: str
+) -> None:
+    assert await asked(tmp_path, path, Host=host) == (status, code)
+
+
+async def test_a_path_of_bound_hosts_exists_on_them_only(tmp_path: Path) -> None:
+    assert await asked(tmp_path, "/v1/bound", "sk_something") == (404, "not_found")
+    assert await asked(tmp_path, "/v1/bound", "sk_something", Host="second.example.com") == (200, "usage")
+
+
+def test_a_host_of_a_storefront_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="third"):
+        Hosts((CONTRACT,), {"api.example.com": "third"})
+
+
+@pytest.mark.parametrize(
+    "trusted,forwarded,status",
+    [
+        ("", "", 401),
+        ("", "203.0.113.7", 401),
+        ("127.0.0.0/8", "203.0.113.7", 200),
+        ("127.0.0.0/8", "203.0.113.7, 198.51.100.1", 401),
+        ("127.0.0.0/8,198.51.100.0/24", "203.0.113.7, 198.51.100.1", 200),
+        ("127.0.0.0/8", "203.0.113.7, nonsense", 401),
+        ("127.0.0.0/8", "::ffff:203.0.113.7", 200),
+    ],
+)
+async def test_a_key_of_some_networks_works_from_there_alone_and_only_trusted_proxies_say_where_that_is(
+    tmp_path: Path, trusted: str, forwarded: str, status: int
+) -> None:
+    sent = {"X-Forwarded-For": forwarded} if forwarded else {}
+    assert (await asked(tmp_path, "/v1/usage", "sk_fenced", trusted=trusted, **sent))[0] == status
 
 
 def environment(tmp_path: Path, **changes: str) -> dict[str, str]:

@@ -46,9 +46,28 @@ def test_a_type_is_decided_by_the_bytes(tmp_path: Path) -> None:
     assert probed(tmp_path, PICTURE) == ("image/png", 40, 30, 0)
     assert probed(tmp_path, JPEG) == ("image/jpeg", 5, 3, 0)
     assert probed(tmp_path, instant.film(64, 32, 7)) == ("video/mp4", 64, 32, 7_000)
-    assert probed(tmp_path, b"RIFF\x00\x00\x00\x00WAVEfmt ")[0] == "audio/wav"
     assert probed(tmp_path, b"RIFF\x00\x00\x00\x00WEBPVP8 ")[0] == "image/webp"
-    assert probed(tmp_path, b"ID3\x04" + b"\x00" * 20)[0] == "audio/mpeg"
+    assert probed(tmp_path, "Ein Brief über\nnichts.".encode()) == ("text/plain", 0, 0, 0)
+
+
+def test_a_sound_s_length_is_that_of_its_samples_and_frames(tmp_path: Path) -> None:
+    assert probed(tmp_path, instant.wav(7)) == ("audio/wav", 0, 0, 7_000)
+    assert probed(tmp_path, instant.mp3(9)) == ("audio/mpeg", 0, 0, 9_000)
+    tagged = (
+        b"ID3\x04\x00\x00\x00\x00\x02\x00"
+        + b"\xff\xfb\x90" * 85
+        + b"\x00"
+        + instant.mp3(9)
+        + b"TAG"
+        + bytes(125)
+    )
+    assert probed(tmp_path, tagged) == ("audio/mpeg", 0, 0, 9_000)
+
+
+def test_a_streamed_sound_that_does_not_know_its_length_is_as_long_as_it_is(tmp_path: Path) -> None:
+    sound = instant.wav(3)
+    for unknown in (b"\x00" * 4, b"\xff" * 4):
+        assert probed(tmp_path, sound[:40] + unknown + sound[44:]) == ("audio/wav", 0, 0, 3_000)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +75,16 @@ def test_a_type_is_decided_by_the_bytes(tmp_path: Path) -> None:
     [
         b"",
         b"<!doctype html>",
+        b"\n <HTML><body>502",
+        b"words\x00and more",
+        b"half a character \xc3",
+        b" \n\t ",
+        b"long " * 20_000,
+        b"ID3\x04" + b"\x00" * 20,
+        b"\xff\xfb\x90\xc4" + b"\x01" * 10,
+        b"RIFF\x00\x00\x00\x00WAVEfmt ",
+        instant.wav(3)[:-1],
+        b"RIFF\x00\x00\x00\x00WAVE" + b"LIST\x00\x00\x00\x00" * 2_000,
         PICTURE[:-1],
         PICTURE[:20],
         JPEG[:22],
@@ -81,7 +110,7 @@ async def test_an_object_appears_under_its_key_with_its_hash(store: MediaStore, 
 
 
 async def test_a_large_object_lies_beside_the_store_until_it_gets_its_key(tmp_path: Path) -> None:
-    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), b"ID3\x04" + b"\x01" * 3_000_000
+    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), instant.mp3(3_000)
     staged, other = [await store.stage(chunks(content, 100_000)) for _ in range(2)]
     assert files(tmp_path) == {f".incoming/{one.path.name}" for one in (staged, other)}
     await store.discard(other)
@@ -127,7 +156,9 @@ async def test_a_stream_that_breaks_leaves_nothing(store: MediaStore, tmp_path: 
     assert files(tmp_path) == set()
 
 
-async def test_old_jobs_are_removed_and_others_stay(store: MediaStore, tmp_path: Path) -> None:
+async def test_objects_of_the_first_release_are_removed_by_the_age_of_their_job_s_folder(
+    store: MediaStore, tmp_path: Path
+) -> None:
     for job in ("job_1", "job_2"):
         await store.publish(await store.stage(chunks(PICTURE)), f"{job}/primary.png")
     long_ago_s = time.time() - 1_000
@@ -136,8 +167,87 @@ async def test_old_jobs_are_removed_and_others_stay(store: MediaStore, tmp_path:
     assert files(tmp_path) == {"job_2/primary.png"}
 
 
+async def test_objects_are_removed_when_they_are_old_and_empty_days_with_them(
+    store: MediaStore, tmp_path: Path
+) -> None:
+    keys = ["images/2026/01/02/job_1.png", "images/2026/01/03/job_2.png", "images/2026/01/03/job_3.png"]
+    for key in keys:
+        await store.publish(await store.stage(chunks(PICTURE)), key)
+    for key in keys[:2]:
+        os.utime(tmp_path / "media" / key, (time.time() - 1_000, time.time() - 1_000))
+    assert await store.sweep(500) == 2
+    assert files(tmp_path) == {keys[2]}
+    assert not (tmp_path / "media/images/2026/01/02").exists()
+
+
+async def test_a_day_that_is_not_over_yet_is_not_looked_into(store: MediaStore, tmp_path: Path) -> None:
+    key = "videos/2999/12/31/job_1.png"
+    await store.publish(await store.stage(chunks(PICTURE)), key)
+    os.utime(tmp_path / "media" / key, (0, 0))
+    assert await store.sweep(500) == 0
+    assert files(tmp_path) == {key}
+
+
+async def test_an_object_is_published_into_a_day_that_was_swept_away(
+    store: MediaStore, tmp_path: Path
+) -> None:
+    key = "images/2026/01/02/job_1.png"
+    for _ in range(2):
+        await store.publish(await store.stage(chunks(PICTURE)), key)
+        assert files(tmp_path) == {key}
+        os.utime(tmp_path / "media" / key, (0, 0))
+        await store.sweep(500)
+        assert files(tmp_path) == set()
+
+
+async def test_deleting_removes_what_is_there_and_is_repeatable(store: MediaStore, tmp_path: Path) -> None:
+    keys = ["videos/2026/01/02/job_1.mp4", "job_2/primary.png", "video-posters/2026/01/02/job_1-last.jpg"]
+    for key in keys:
+        await store.publish(await store.stage(chunks(PICTURE)), key)
+    assert await store.delete(keys[:2]) == 2
+    assert files(tmp_path) == {keys[2]}
+    assert not (tmp_path / "media/job_2").exists()
+    assert await store.delete(keys) == 1
+    assert files(tmp_path) == set()
+
+
+HOSTILE_KEYS = (
+    "",
+    "..",
+    "../secret.png",
+    "/etc/passwd",
+    "videos/2026/01/02/../../../../x.mp4",
+    "videos/2026/01/02/.hidden.mp4",
+    "videos/2026/01/02/a/b.mp4",
+    "videos/2026/1/2/a.mp4",
+    "secrets/2026/01/02/a.mp4",
+    "videos/2026/01/02/a.mp4\n",
+    "videos/primary.png",
+    ".incoming/part_1",
+    "job_1/other.png",
+    "job_1/primary.png/x",
+    "job_1\x00/primary.png",
+)
+
+
+@pytest.mark.parametrize("key", HOSTILE_KEYS, ids=repr)
+async def test_a_key_that_the_store_never_gave_deletes_nothing(
+    store: MediaStore, tmp_path: Path, key: str
+) -> None:
+    await store.publish(await store.stage(chunks(PICTURE)), "job_1/primary.png")
+    with pytest.raises(ValueError, match="never given"):
+        await store.delete(["job_1/primary.png", key])
+    assert files(tmp_path) == {"job_1/primary.png"}
+
+
+async def test_reading_gives_the_first_bytes_and_nothing_of_what_is_gone(store: MediaStore) -> None:
+    await store.publish(await store.stage(chunks(b"some words")), "texts/2026/01/02/job_1.txt")
+    assert await store.read("texts/2026/01/02/job_1.txt", 4) == b"some"
+    assert await store.read("texts/2026/01/02/job_2.txt", 4) == b""
+
+
 async def test_an_object_that_does_not_fit_on_the_disk_gets_no_key(tmp_path: Path) -> None:
-    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), b"ID3\x04" + b"\x01" * 200_000
+    store, content = MediaStore(tmp_path / "media", limit_bytes=10_000_000), instant.mp3(200)
     staged = await store.stage(chunks(content, 100_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # As on a disk that is nearly full, a write takes what still fits.

@@ -81,8 +81,8 @@ async def test_what_another_replica_made_ready_meanwhile_stays(house: House) -> 
 
     async def overtaken(url: str) -> bytes:
         if len(house.egress.fetched) == 1:
-            quicker = Fetching(house.egress, Intake(house.store, house.inspector), house.store)
-            await quicker.get("job_1", 0, url, LIMITS, Allowance(10_000, "too_many"))
+            quicker = Fetching(house.egress, Intake(house.store, house.inspectors), house.store)
+            await quicker.get("job_1", 0, Reference(url=url), LIMITS, Allowance(10_000, "too_many"))
             return image("later")
         return image("sooner")
 

@@ -72,7 +72,7 @@ async def test_an_order_comes_back_as_whole_files_in_the_folder(tmp_path: Path) 
         film, poster = await running.render(FILM)
     assert (picture.role, picture.content_type, picture.duration_s) == ("primary", "image/png", None)
     assert (film.role, film.content_type, film.duration_s) == ("primary", "video/mp4", 2.0)
-    assert (poster.role, poster.content_type) == ("preview", "image/png")
+    assert (poster.role, poster.content_type) == ("preview", "image/jpeg")
     with Image.open(picture.path) as image, Image.open(poster.path) as preview:
         assert image.size == preview.size == (256, 192)
     with av.open(str(film.path)) as container:

@@ -31,7 +31,7 @@ AAC_FRAME_S = 1024 / RATE_HZ
 
 
 def drawn(folder: Path, order: RenderOrder = FILM) -> Path:
-    write_film(order, folder / "film.mp4", folder / "poster.png")
+    write_film(order, folder / "film.mp4", folder / "poster.jpg")
     return folder / "film.mp4"
 
 
@@ -57,8 +57,8 @@ def test_a_film_has_exactly_the_size_that_was_asked(size: tuple[int, int], tmp_p
         assert isinstance(frame, av.VideoFrame)
         assert (frame.width, frame.height, frame.format.name) == (*size, "yuv420p")
         assert container.streams.video[0].codec_context.name == "h264"
-    with Image.open(tmp_path / "poster.png") as poster:
-        assert (poster.format, poster.size) == ("PNG", size)
+    with Image.open(tmp_path / "poster.jpg") as poster:
+        assert (poster.format, poster.size) == ("JPEG", size)
 
 
 @pytest.mark.parametrize("duration_s, audio", [(1, True), (3, False), (5, True), (15, True)])
@@ -91,8 +91,8 @@ def test_a_film_without_audio_has_no_sound_at_all(tmp_path: Path) -> None:
 
 
 def test_the_same_order_gives_the_same_bytes(tmp_path: Path) -> None:
-    first = drawn(tmp_path).read_bytes(), (tmp_path / "poster.png").read_bytes()
-    assert (drawn(tmp_path).read_bytes(), (tmp_path / "poster.png").read_bytes()) == first
+    first = drawn(tmp_path).read_bytes(), (tmp_path / "poster.jpg").read_bytes()
+    assert (drawn(tmp_path).read_bytes(), (tmp_path / "poster.jpg").read_bytes()) == first
 
 
 def test_a_player_can_start_before_the_whole_file_has_come(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_scene_moves_and_the_progress_bar_grows(tmp_path: Path) -> None:
 
 def test_the_poster_shows_the_films_beginning(tmp_path: Path) -> None:
     first = decoded(drawn(tmp_path))[0].astype(np.int16)
-    with Image.open(tmp_path / "poster.png") as poster:
+    with Image.open(tmp_path / "poster.jpg") as poster:
         shown = np.asarray(poster.convert("L"), dtype=np.int16)
     assert np.abs(first - shown).mean() < 6
 

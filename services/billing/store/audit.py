@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, exists, func, or_, select, tuple_
 
-from services.billing.audit import HoldFacts, WalletFacts
+from services.billing.audit import HoldFacts, Made, WalletFacts
 from services.billing.ledger import UNBILLED as UNPAID
 from services.billing.ledger import Entry, HoldRow
 from services.billing.operations import CAPTURE, EXPIRE, HOLD, RELEASE, WalletId
-from services.billing.schema import CHARGED_TOTALS, HOLDS, IS_OPEN, JOURNAL, UNBILLED, WALLETS
+from services.billing.schema import CHARGED_TOTALS, HOLDS, IS_OPEN, JOURNAL, SPENDING, UNBILLED, WALLETS
 from services.billing.store.ledger import ENTRY_COLUMNS, HOLD_COLUMNS, entry_of, hold_of
 from services.chassis.database import database_now_ms, member_of
 
 
 class EntriesPage(NamedTuple):
-    """Entries, the keys among theirs that are there more than once, and the jobs whose hold is missing."""
+    """Entries, the keys among theirs that are there more than once, the jobs whose hold is missing, and the others' holds."""
 
     entries: list[Entry]
     repeated_keys: list[str]
     jobs_without_hold: list[str]
+    holds_made: dict[str, Made]
 
 
 def wallets_page(connection: Connection, after: WalletId, limit: int) -> list[WalletFacts]:
@@ -46,7 +47,7 @@ def wallets_page(connection: Connection, after: WalletId, limit: int) -> list[Wa
             func.coalesce(last.scalar_subquery(), 0),
             func.coalesce(held.c.millis, 0),
             *(func.coalesce(column, 0) for column in (totals.sequence, totals.captured_millis)),
-            func.coalesce(totals.unbilled_millis, 0),
+            *(func.coalesce(column, 0) for column in (totals.unbilled_millis, totals.topped_up_millis)),
         )
         .outerjoin(held, and_(held.c.customer_id == WALLETS.c.customer_id, held.c.mode == WALLETS.c.mode))
         .outerjoin(
@@ -57,8 +58,9 @@ def wallets_page(connection: Connection, after: WalletId, limit: int) -> list[Wa
         .order_by(WALLETS.c.customer_id, WALLETS.c.mode)
         .limit(limit)
     )
-    rows = connection.execute(statement)
-    return [WalletFacts(WalletId(row[0], row[1]), *row[2:6], int(row[6]), tuple(row[7:])) for row in rows]
+    rows = connection.execute(statement).all()
+    spent = _spent(connection, {row[0] for row in rows})
+    return [_wallet_facts(row, spent) for row in rows]
 
 
 def entries_page(
@@ -77,8 +79,10 @@ def entries_page(
     repeated = [key for (owner, key), found in by_key.items() if owner == wallet and len(found) > 1]
     # Whatever is written of a job is about its hold, but for a hold that was refused.
     jobs = {e.job_id for e in entries if e.job_id and (e.applied or e.kind != HOLD)}
-    there = connection.execute(select(HOLDS.c.job_id).where(member_of(HOLDS.c.job_id, jobs))).scalars()
-    return EntriesPage(entries, repeated, sorted(jobs - set(there)))
+    holds = select(HOLDS.c.job_id, HOLDS.c.created_at_ms, HOLDS.c.key_id)
+    there = connection.execute(holds.where(member_of(HOLDS.c.job_id, jobs)))
+    made = {row[0]: Made(row[1], row[2]) for row in there}
+    return EntriesPage(entries, repeated, sorted(jobs - set(made)), made)
 
 
 def holds_page(connection: Connection, after_job_id: str, limit: int) -> list[HoldFacts]:
@@ -132,6 +136,30 @@ def strays(connection: Connection, limit: int) -> list[str]:
             missing = or_(missing, ~exists().where(HOLDS.c.job_id == job_id))
         rows = connection.execute(select(job_id).where(missing).order_by(job_id).limit(limit)).scalars()
         found += [f"{kind} {name}" for name in rows]
+    return found
+
+
+def _wallet_facts(row: Sequence[Any], spent: Mapping[WalletId, dict[tuple[str, str], int]]) -> WalletFacts:
+    name = WalletId(row[0], row[1])
+    return WalletFacts(
+        wallet=name,
+        balance_millis=row[2],
+        reserved_millis=row[3],
+        sequence=row[4],
+        last_entry=row[5],
+        open_holds_millis=int(row[6]),
+        remembered=tuple(row[7:]),
+        spent=spent.get(name, {}),
+    )
+
+
+def _spent(
+    connection: Connection, customer_ids: Collection[str]
+) -> dict[WalletId, dict[tuple[str, str], int]]:
+    found: dict[WalletId, dict[tuple[str, str], int]] = {}
+    rows = connection.execute(select(SPENDING).where(member_of(SPENDING.c.customer_id, customer_ids)))
+    for customer_id, mode, key_id, period, millis in rows:
+        found.setdefault(WalletId(customer_id, mode), {})[key_id, period] = millis
     return found
 
 

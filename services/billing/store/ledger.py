@@ -11,6 +11,8 @@ from services.billing import ledger
 from services.billing.ledger import Entry, HoldRow, Result, Wallet, WriteSet
 from services.billing.operations import Operation, WalletId
 from services.billing.schema import CUSTOMERS, HOLDS, JOURNAL, UNBILLED, WALLETS
+from services.billing.spending import UNLIMITED, SpendLimits
+from services.billing.store import spending
 from services.chassis.database import (
     Change,
     Insertion,
@@ -35,6 +37,8 @@ _WALLETS = select(
     WALLETS.c.balance_millis,
     WALLETS.c.reserved_millis,
     WALLETS.c.sequence,
+    WALLETS.c.day_limit_millis,
+    WALLETS.c.month_limit_millis,
 )
 _LOCKED_WALLETS = prepared(
     locked(
@@ -53,6 +57,7 @@ HOLD_COLUMNS = (
     HOLDS.c.created_at_ms,
     HOLDS.c.expires_at_ms,
     HOLDS.c.closed_at_ms,
+    HOLDS.c.key_id,
 )
 _HOLD_NAMES = tuple(column.name for column in HOLD_COLUMNS)
 # Locked too: an extension of holds does not take the wallet's lock.
@@ -71,7 +76,7 @@ def commit(connection: Connection, batch: Sequence[Operation], now_ms: Callable[
     """Apply `batch` inside the caller's transaction and return its results in order.
 
     The wallets are locked first and everything else is read after that, so that what an earlier lock holder
-    committed is seen; the clock is read last, so that no entry is older than the one before it.
+    committed is seen; the clock too, so that no entry is older than the one before it.
     """
     wallets = _wallets(connection, {operation.wallet.customer_id for operation in batch})
     holds, seen = _holds_and_entries(
@@ -79,7 +84,9 @@ def commit(connection: Connection, batch: Sequence[Operation], now_ms: Callable[
         {job for operation in batch if (job := getattr(operation, "job_id", ""))},
         {operation.key for operation in batch},
     )
-    results, writes = ledger.apply(batch, wallets, holds, seen, now_ms())
+    at_ms = now_ms()
+    counts = spending.counts(connection, batch, wallets, holds, at_ms)
+    results, writes = ledger.apply(batch, wallets, holds, seen, at_ms, counts)
     _store(connection, writes)
     return results
 
@@ -95,13 +102,15 @@ def hold_of(row: Sequence[Any]) -> HoldRow:
 
 
 def _wallets(connection: Connection, customer_ids: set[str]) -> dict[WalletId, Wallet]:
-    wallets = (
-        Wallet(WalletId(customer_id, mode), storefront, state == "active", balance, reserved, sequence)
-        for customer_id, mode, storefront, state, balance, reserved, sequence in _LOCKED_WALLETS.rows(
-            connection, customer_ids=customer_ids
-        )
-    )
-    return {wallet.id: wallet for wallet in wallets}
+    rows = _LOCKED_WALLETS.rows(connection, customer_ids=customer_ids)
+    return {wallet.id: wallet for wallet in map(_wallet, rows)}
+
+
+def _wallet(row: Sequence[Any]) -> Wallet:
+    customer_id, mode, storefront, state, balance, reserved, sequence, day_millis, month_millis = row
+    limits = SpendLimits(day_millis, month_millis) if day_millis or month_millis else UNLIMITED
+    name = WalletId(customer_id, mode)
+    return Wallet(name, storefront, state == "active", balance, reserved, sequence, limits)
 
 
 def _holds_and_entries(
@@ -129,6 +138,7 @@ def _store(connection: Connection, writes: WriteSet) -> None:
         ),
     )
     insert_rows(connection, UNBILLED, [_unbilled_row(entry) for entry in writes.unbilled])
+    spending.store(connection, writes.spent)
 
 
 def _unbilled_row(entry: Entry) -> dict[str, Any]:

@@ -8,25 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
-from services.billing.ledger import UNBILLED
-from services.billing.operations import CAPTURE, WalletId
+from services.billing.ledger import UNBILLED, system_account
+from services.billing.operations import ADJUST, CAPTURE, TOP_UP, WalletId
 from services.billing.schema import CHARGED_TOTALS, JOURNAL, WALLETS
 from services.chassis.database import member_of, upsert_rows
 
+_SUMMED = ("sequence", "captured_millis", "unbilled_millis", "topped_up_millis")
 _SAME_WALLET = and_(
     CHARGED_TOTALS.c.customer_id == WALLETS.c.customer_id, CHARGED_TOTALS.c.mode == WALLETS.c.mode
 )
 
 
 class Total(NamedTuple):
-    """What a wallet was charged up to its entry `sequence`, in millis; `last_sequence` is its newest entry."""
+    """What a wallet was charged and given up to its entry `sequence`, in millis; `last_sequence` is its newest entry.
+
+    `topped_up_millis` is all that was bought or given: what adjustments took away does not lessen it.
+    """
 
     wallet: WalletId
     sequence: int
     captured_millis: int
     unbilled_millis: int
+    topped_up_millis: int
     last_sequence: int
 
     @property
@@ -38,14 +43,10 @@ class Total(NamedTuple):
 def remembered(connection: Connection, wallets: Iterable[WalletId]) -> list[Total]:
     """The remembered sums of those of these wallets that exist, and how far their journals have come."""
     totals = CHARGED_TOTALS.c
-    sums = [func.coalesce(column, 0) for column in (totals.sequence, totals.captured_millis)]
-    found = select(
-        WALLETS.c.customer_id,
-        WALLETS.c.mode,
-        *sums,
-        func.coalesce(totals.unbilled_millis, 0),
-        WALLETS.c.sequence,
-    ).select_from(WALLETS.outerjoin(CHARGED_TOTALS, _SAME_WALLET))
+    sums = [func.coalesce(totals[name], 0) for name in _SUMMED]
+    found = select(WALLETS.c.customer_id, WALLETS.c.mode, *sums, WALLETS.c.sequence).select_from(
+        WALLETS.outerjoin(CHARGED_TOTALS, _SAME_WALLET)
+    )
     wanted = set(wallets)
     named = found.where(member_of(WALLETS.c.customer_id, sorted({wallet.customer_id for wallet in wanted})))
     rows = connection.execute(named.order_by(WALLETS.c.customer_id, WALLETS.c.mode))
@@ -74,11 +75,10 @@ def _carried_on(connection: Connection, totals: Sequence[Total], mode: str, limi
             entries.mode == WALLETS.c.mode,
             entries.sequence > from_sequence,
             entries.sequence <= from_sequence + limit,
-            entries.kind == CAPTURE,
             which,
         )
         .scalar_subquery()
-        for which in (entries.applied, entries.outcome == UNBILLED)
+        for which in _summed_entries(mode)
     ]
     found = (
         select(
@@ -86,6 +86,7 @@ def _carried_on(connection: Connection, totals: Sequence[Total], mode: str, limi
             from_sequence,
             func.coalesce(kept.captured_millis, 0),
             func.coalesce(kept.unbilled_millis, 0),
+            func.coalesce(kept.topped_up_millis, 0),
             WALLETS.c.sequence,
             *sums,
         )
@@ -94,13 +95,25 @@ def _carried_on(connection: Connection, totals: Sequence[Total], mode: str, limi
     )
     return [
         Total(
-            WalletId(customer_id, mode),
-            min(last, int(start) + limit),
-            int(captured) + int(more),
-            int(unbilled) + int(more_unbilled),
-            last,
+            wallet=WalletId(row[0], mode),
+            sequence=min(row[5], int(row[1]) + limit),
+            captured_millis=int(row[2]) + int(row[6]),
+            unbilled_millis=int(row[3]) + int(row[7]),
+            topped_up_millis=int(row[4]) + int(row[8]),
+            last_sequence=row[5],
         )
-        for customer_id, start, captured, unbilled, last, more, more_unbilled in connection.execute(found)
+        for row in connection.execute(found)
+    ]
+
+
+def _summed_entries(mode: str) -> list[ColumnElement[bool]]:
+    """Which entries make up captured, unbilled and topped up."""
+    entries = JOURNAL.c
+    given = and_(entries.kind == ADJUST, entries.debit_account == system_account("adjustments", mode))
+    return [
+        and_(entries.kind == CAPTURE, entries.applied),
+        and_(entries.kind == CAPTURE, entries.outcome == UNBILLED),
+        and_(or_(entries.kind == TOP_UP, given), entries.applied),
     ]
 
 
@@ -113,8 +126,8 @@ def remember(connection: Connection, totals: Sequence[Total]) -> None:
             "sequence": total.sequence,
             "captured_millis": total.captured_millis,
             "unbilled_millis": total.unbilled_millis,
+            "topped_up_millis": total.topped_up_millis,
         }
         for total in sorted(totals)
     ]
-    replaced = ("sequence", "captured_millis", "unbilled_millis")
-    upsert_rows(connection, CHARGED_TOTALS, key=("customer_id", "mode"), rows=rows, replace=replaced)
+    upsert_rows(connection, CHARGED_TOTALS, key=("customer_id", "mode"), rows=rows, replace=_SUMMED)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from services.gateway.contracts import leonardo
+from services.gateway.contracts import imaginelab, leonardo, loova, seedance2pro, seedancee2
 
-CONTRACTS = (leonardo.CONTRACT,)
+CONTRACTS = (
+    leonardo.CONTRACT,
+    seedancee2.CONTRACT,
+    seedance2pro.CONTRACT,
+    loova.CONTRACT,
+    imaginelab.CONTRACT,
+)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from services.gateway.contract import Contract, ErrorCode, Section
-from services.gateway.docs_site.samples import Sample, samples_of
+from services.gateway.contract import WEBHOOKS, Contract, ErrorCode, Section
+from services.gateway.docs_site.samples import Request, Sample, receivers, samples_of
+from services.gateway.openapi import FORM
 
 _REFERENCE_PREFIX: Final = "#/components/schemas/"
 _INLINE: Final = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
@@ -40,6 +41,16 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """A parameter of a path or a query, as one is typed in to try a request."""
+
+    name: str
+    place: str
+    required: bool
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A section of the reference."""
 
@@ -55,6 +66,12 @@ class Endpoint:
     replies: tuple[Example, ...]
     failures: tuple[ErrorCode, ...]
     body: str
+    # The body is a form.
+    form: bool
+    # It needs no key.
+    public: bool
+    keyed: bool
+    inputs: tuple[Input, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,7 @@ class Chapter:
     title: str
     paragraphs: tuple[Markup, ...]
     code: str
+    samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,9 @@ class Page:
     summary: str
     server: str
     openapi_path: str
+    key_example: str
+    # As JSON, for the page's script.
+    tracking: str
     chapters: tuple[Chapter, ...]
     endpoints: tuple[Endpoint, ...]
     errors: tuple[ErrorCode, ...]
@@ -94,6 +115,8 @@ def page_of(contract: Contract, document: dict[str, Any], openapi_path: str) -> 
         summary=contract.summary,
         server=server,
         openapi_path=openapi_path,
+        key_example=f"{contract.key_prefixes[-1]}…",
+        tracking=json.dumps(asdict(contract.tracking)),
         chapters=tuple(_chapter(section) for section in contract.guide),
         endpoints=endpoints,
         errors=contract.error_codes,
@@ -103,7 +126,8 @@ def page_of(contract: Contract, document: dict[str, Any], openapi_path: str) -> 
 
 def _chapter(section: Section) -> Chapter:
     paragraphs = tuple(prose(paragraph) for paragraph in section.paragraphs)
-    return Chapter(section.anchor, section.title, paragraphs, section.code)
+    samples = receivers() if section.anchor == WEBHOOKS else ()
+    return Chapter(section.anchor, section.title, paragraphs, section.code, samples)
 
 
 def _endpoint(
@@ -122,49 +146,86 @@ def _endpoint(
         if status >= "400"
         for code in reply["content"]["application/json"]["examples"]
     }
+    request = _request(method.upper(), server + path, body, operation)
     return Endpoint(
         anchor=operation["operationId"],
         method=method.upper(),
         path=path,
         summary=operation["summary"],
         description=prose(operation["description"]),
-        parameters=tuple(_parameter(each) for each in operation["parameters"] if each["required"]),
+        parameters=tuple(
+            _parameter(each) for each in operation["parameters"] if each["name"] != "X-Request-Id"
+        ),
         fields=_fields(document, operation.get("requestBody", {})),
         reply_fields=tuple(field for reply in good.values() for field in _fields(document, reply)),
-        samples=samples_of(method.upper(), server, path, body, "Idempotency-Key" in _names(operation)),
+        samples=samples_of(request),
         replies=tuple(example for status, reply in good.items() for example in _examples(status, reply)),
         failures=tuple(row for row in contract.error_codes if row.code in wanted),
         body=json.dumps(body, indent=2, ensure_ascii=False) if body else "",
+        form=request.form,
+        public=request.public,
+        keyed=request.keyed,
+        inputs=tuple(
+            Input(
+                each["name"],
+                each["in"],
+                each["required"],
+                str(next(iter(each["schema"].get("examples", ())), "")),
+            )
+            for each in operation["parameters"]
+            if each["in"] in {"path", "query"}
+        ),
     )
 
 
-def _names(operation: dict[str, Any]) -> set[str]:
-    return {parameter["name"] for parameter in operation["parameters"]}
+def _request(method: str, url: str, body: Any, operation: dict[str, Any]) -> Request:
+    asked = []
+    for parameter in operation["parameters"]:
+        example = str(next(iter(parameter["schema"].get("examples", ())), "…"))
+        if parameter["in"] == "path":
+            url = url.replace(f"{{{parameter['name']}}}", example)
+        elif parameter["in"] == "query" and parameter["required"]:
+            asked.append(f"{parameter['name']}={example}")
+    return Request(
+        method=method,
+        url="?".join([url, *(["&".join(asked)] if asked else [])]),
+        body=body,
+        form=FORM in operation.get("requestBody", {}).get("content", {}),
+        keyed=any(each["name"] == "Idempotency-Key" for each in operation["parameters"]),
+        public=operation.get("security") == [],
+    )
+
+
+def _media(holder: dict[str, Any]) -> dict[str, Any]:
+    """The one type of content that a body has; nothing where there is no body."""
+    return next(iter(holder.get("content", {}).values()), {})
 
 
 def _first_example(holder: dict[str, Any]) -> Any:
-    examples = holder.get("content", {}).get("application/json", {}).get("examples", {})
-    return next((example["value"] for example in examples.values()), None)
+    return next((example["value"] for example in _media(holder).get("examples", {}).values()), None)
 
 
 def _examples(status: str, reply: dict[str, Any]) -> list[Example]:
     label = f"{status} {HTTPStatus(int(status)).phrase}"
-    examples = reply["content"]["application/json"]["examples"]
+    examples = _media(reply).get("examples", {})
     return [Example(name, label, highlighted(example["value"])) for name, example in examples.items()]
 
 
 def _parameter(parameter: dict[str, Any]) -> Field:
-    text = prose(parameter["description"])
-    return Field(parameter["name"], f"{parameter['in']}, string", parameter["required"], "", (), text, 0)
+    text, schema = prose(parameter["description"]), parameter["schema"]
+    choices = tuple(str(choice) for choice in schema.get("enum", ()))
+    default = json.dumps(schema["default"]) if schema.get("default") else ""
+    kind = f"{parameter['in']}, {_type(schema)}"
+    return Field(parameter["name"], kind, parameter["required"], default, choices, text, 0)
 
 
 def _fields(document: dict[str, Any], holder: dict[str, Any]) -> tuple[Field, ...]:
-    schema = holder.get("content", {}).get("application/json", {}).get("schema")
+    schema = _media(holder).get("schema")
     return tuple(_rows(document, schema, 0)) if schema else ()
 
 
 def _rows(document: dict[str, Any], schema: dict[str, Any], depth: int) -> list[Field]:
-    schema = _resolved(document, schema)
+    schema = _resolved(document, schema.get("items", schema))
     required = set(schema.get("required", ()))
     rows = []
     for name, field in schema.get("properties", {}).items():
@@ -179,7 +240,7 @@ def _rows(document: dict[str, Any], schema: dict[str, Any], depth: int) -> list[
         kind = " or ".join(kinds)
         rows.append(Field(name, kind, name in required, default, choices, text, depth))
         for option in options:
-            if "$ref" in option:
+            if "$ref" in option or "$ref" in option.get("items", {}):
                 rows += _rows(document, option, depth + 1)
     return rows
 

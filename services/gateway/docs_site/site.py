@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +14,10 @@ import jinja2
 import msgspec
 from aiohttp import web
 
-from services.gateway import openapi
+from services.gateway import errors, openapi
 from services.gateway.contract import Contract
 from services.gateway.docs_site.page import page_of, prose
+from services.gateway.hosts import Hosts
 
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {
@@ -34,43 +37,100 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class DocsSite:
-    """`/openapi/<name>.json` of every contract, and its page: `/docs` of the first, `/docs/<name>` of others.
+    """The public pages. `/`, `/docs` and `/openapi.json` are the first contract's, or those of the host's own.
 
-    The first contract's file is at `/openapi.json` too: its page names no contract, for a contract may be
-    called like a provider.
+    `/docs/<name>` and `/openapi/<name>.json` are the others'. The first contract's page names no contract: it may be
+    called like a provider. A host that is bound to a storefront shows no other storefront's pages.
     """
 
-    def __init__(self, contracts: Sequence[Contract], public_url: str) -> None:
-        self._pages: dict[str, _Handler] = {}
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_HERE / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["prose"] = prose
-        for place, contract in enumerate(contracts):
-            described = openapi.document(contract, public_url)
-            file_path = f"/openapi/{contract.name}.json"
-            page = page_of(contract, described, "/openapi.json" if place == 0 else file_path)
-            reference = environment.get_template("reference.html").render(page=page)
-            page_path = "/docs" if place == 0 else f"/docs/{contract.name}"
-            self._pages[page_path] = _fixed(reference.encode(), "text/html; charset=utf-8")
-            self._pages[page_path + "/"] = self._pages[page_path]
-            encoded = msgspec.json.format(msgspec.json.encode(described), indent=2)
-            self._pages[file_path] = _fixed(encoded, "application/json; charset=utf-8")
-            if place == 0:
-                self._pages["/openapi.json"] = self._pages[file_path]
-                landing = environment.get_template("landing.html").render(page=page)
-                self._pages["/"] = _fixed(landing.encode(), "text/html; charset=utf-8")
-        for file in sorted((_HERE / "static").iterdir()):
-            self._pages[f"/docs/static/{file.name}"] = _fixed(file.read_bytes(), _TYPES[file.suffix])
+    def __init__(self, contracts: Sequence[Contract], public_url: str, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._first = contracts[0]
+        self._assets = {
+            f"/docs/static/{file.name}": _fixed(file.read_bytes(), _TYPES[file.suffix])
+            for file in sorted((_HERE / "static").iterdir())
+        }
+        shelf = [
+            Shelf("/docs" if place == 0 else f"/docs/{each.name}", each)
+            for place, each in enumerate(contracts)
+        ]
+        self._sites = {
+            each.name: _Site(each, hosts.url_of(each, public_url), shelf if place == 0 else ())
+            for place, each in enumerate(contracts)
+        }
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Adds every page, with GET and HEAD."""
-        for path, handler in self._pages.items():
-            router.add_get(path, handler)
+        for path, asset in self._assets.items():
+            router.add_get(path, asset)
+        for path, part in (
+            ("/", "landing"),
+            ("/docs", "page"),
+            ("/docs/", "page"),
+            ("/openapi.json", "document"),
+        ):
+            router.add_get(path, self._of_host(part))
+        for name, site in self._sites.items():
+            router.add_get(f"/openapi/{name}.json", self._of_contract(site, "document"))
+            if name != self._first.name:
+                router.add_get(f"/docs/{name}", self._of_contract(site, "page"))
+
+    def _of_host(self, part: str) -> _Handler:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            contract = self._hosts.contract_of(request.host) or self._first
+            handler: _Handler = getattr(self._sites[contract.name], part)
+            return await handler(request)
+
+        return serve
+
+    def _of_contract(self, site: _Site, part: str) -> _Handler:
+        handler: _Handler = getattr(site, part)
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            bound = self._hosts.contract_of(request.host)
+            if bound is not None and bound is not site.contract:
+                raise errors.no_such_path()
+            return await handler(request)
+
+        return serve
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A storefront's documentation, as the landing page names it."""
+
+    path: str
+    contract: Contract
+
+
+class _Site:
+    """The three pages of one contract, as bytes."""
+
+    def __init__(self, contract: Contract, public_url: str, shelf: Sequence[Shelf]) -> None:
+        self.contract = contract
+        described = openapi.document(contract, public_url)
+        page = page_of(contract, described, "/openapi.json" if shelf else f"/openapi/{contract.name}.json")
+        templates = _templates()
+        html = "text/html; charset=utf-8"
+        self.page = _fixed(templates.get_template("reference.html").render(page=page).encode(), html)
+        landing = templates.get_template("landing.html").render(page=page, shelf=shelf)
+        self.landing = _fixed(landing.encode(), html)
+        encoded = msgspec.json.format(msgspec.json.encode(described), indent=2)
+        self.document = _fixed(encoded, "application/json; charset=utf-8")
+
+
+# Compiling a template costs more than filling it in, and there are as many pages as contracts.
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    return environment
 
 
 def _fixed(body: bytes, content_type: str) -> _Handler:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from functools import partial
 
 from services.chassis import crash_points
 from services.chassis.database import Database
+from services.chassis.database_time import database_now_ms
 from services.chassis.group_commit import GroupCommit
-from services.chassis.set_statements import database_now_ms
 from services.jobs.job import Job
-from services.jobs.store import admissions, charges, owners, reads, transitions
+from services.jobs.store import admissions, charges, listing, owners, reads, transitions, wishes
 from services.jobs.store.admissions import Admission, Admitted
 from services.jobs.store.gathered import GatheredReads
+from services.jobs.store.listing import JobFilter
 from services.jobs.store.load import Customer, Load, mend_loads, read_loads
-from services.jobs.store.reads import Event, JobFilter, Standing
+from services.jobs.store.reads import Event, PublicNumber, Standing
 from services.jobs.store.transitions import Transition
+from services.jobs.store.usage import read_usage
+from services.jobs.store.wishes import Asked, Deleted, Wish
+from services.jobs.usage import Counts, Span, UsageKey
+from services.jobs.webhooks.outbox import Outbox
 
-__all__ = ["Admitted", "Customer", "Event", "JobFilter", "JobStore", "Load", "Standing"]
+__all__ = [
+    "Admitted",
+    "Asked",
+    "Customer",
+    "Deleted",
+    "Event",
+    "JobFilter",
+    "JobStore",
+    "Load",
+    "PublicNumber",
+    "Standing",
+    "Wish",
+]
 
 
 class JobStore:
@@ -25,6 +43,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.outbox = Outbox()
         self._admissions: GroupCommit[Admission, Admitted] = GroupCommit(
             database,
             admissions.apply_admissions,
@@ -34,12 +53,16 @@ class JobStore:
         )
         self._transitions: GroupCommit[Transition, Job | None] = GroupCommit(
             database,
-            transitions.apply_transitions,
+            partial(transitions.apply_transitions, outbox=self.outbox),
             name="transitions",
             capacity=100_000,
             kind=transitions.kind_of,
         )
+        self._wishes: GroupCommit[Wish, Job] = GroupCommit(
+            database, wishes.apply_wishes, name="wishes", kind=wishes.kind_of
+        )
         self._jobs = GatheredReads(database, reads.load_jobs, name="job-reads")
+        self._numbered = GatheredReads(database, reads.load_numbered, name="number-reads")
         self._loads = GatheredReads(database, read_loads, name="load-reads")
 
     @property
@@ -50,15 +73,18 @@ class JobStore:
     async def close(self) -> None:
         """Finishes what was accepted; the database itself stays open."""
         await self._admissions.close()
+        await self._wishes.close()
         await self._transitions.close()
 
-    async def admit(self, job: Job, queued_limit: int) -> Admitted:
-        """The job of this admission key: `job` itself, or one that was there before it."""
-        return await self._admissions.submit(Admission(job, queued_limit))
+    async def admit(self, job: Job, queued_limit: int, *, numbered: bool = False) -> Admitted:
+        """The job of this admission key: `job` itself, `numbered` with a number, or one that was there before it."""
+        return await self._admissions.submit(Admission(job, queued_limit, numbered))
 
     async def commit(self, before: Job, after: Job) -> Job:
         """Raises LeaseLostError where this worker is not the job's owner any more."""
         await self._transitions.submit(Transition(before, after))
+        if after.ended:
+            self.outbox.committed()
         return after
 
     async def remove(self, job: Job) -> None:
@@ -69,12 +95,50 @@ class JobStore:
         """One job; simultaneous askers share a statement."""
         return await self._jobs.get(job_id)
 
+    async def numbered(self, name: PublicNumber) -> Job | None:
+        """The job with this public number; simultaneous askers share a statement."""
+        return await self._numbered.get(name)
+
+    async def wish(self, wish: Wish) -> Job:
+        """Stores what is wished of a job, and answers the job as it is now. Raises JOB_NOT_FOUND."""
+        return await self._wishes.submit(wish)
+
+    async def asked_of(self, worker_id: str) -> list[Asked]:
+        return await self._database.read(lambda connection: wishes.asked_of(connection, worker_id))
+
+    async def hasten_asked(self, now_ms: int) -> int:
+        """Lets jobs be claimed that are to end and that nobody owns before a later time; how many."""
+        parked = await self._database.read(lambda connection: wishes.parked_and_asked(connection, now_ms))
+        if parked:
+            await self._database.write(lambda connection: wishes.hasten(connection, parked, now_ms))
+        return len(parked)
+
+    async def wishes_waiting(self) -> tuple[int, int]:
+        return await self._database.read(wishes.count_waiting)
+
+    async def to_scrub(self, limit: int) -> list[Deleted]:
+        return await self._database.read(lambda connection: wishes.to_scrub(connection, limit))
+
+    async def scrub(self, job_ids: Iterable[str], now_ms: int) -> None:
+        wanted = list(job_ids)
+        await crash_points.committed(
+            self._database.write, "scrub", lambda connection: wishes.scrub(connection, wanted, now_ms)
+        )
+
     async def jobs(self, job_ids: Iterable[str]) -> dict[str, Job]:
         wanted = list(job_ids)
         return await self._database.read(lambda connection: reads.load_jobs(connection, wanted))
 
     async def list_jobs(self, wanted: JobFilter) -> list[Job]:
-        return await self._database.read(lambda connection: reads.list_jobs(connection, wanted))
+        return await self._database.read(lambda connection: listing.list_jobs(connection, wanted))
+
+    async def count_jobs(self, wanted: JobFilter) -> int:
+        return await self._database.read(lambda connection: listing.count_jobs(connection, wanted))
+
+    async def usage(self, customer: Customer, span: Span) -> dict[UsageKey, Counts]:
+        return await self._database.read(
+            lambda connection: read_usage(connection, customer, span), snapshot=True
+        )
 
     async def list_events(self, job_id: str) -> list[Event]:
         return await self._database.read(lambda connection: reads.list_events(connection, job_id))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select
+from msgspec.structs import replace
+from sqlalchemy import Connection, literal_column, select
 
 from services.chassis.prepared_statements import prepared
-from services.chassis.set_statements import insert_rows, locked, member_of_named
+from services.chassis.set_statements import locked, member_of_named
+from services.chassis.write_together import Insertion, write_together
 from services.jobs import errors
 from services.jobs.job import Job
 from services.jobs.schema import JOBS, WORKERS
-from services.jobs.store.load import Load, LoadChanges, customer_of, lock_loads
-from services.jobs.store.rows import COLUMNS, all_columns, job_of
+from services.jobs.store.load import Load, LoadChanges, customer_of, lock_loads_and
+from services.jobs.store.rows import COLUMNS, all_rows, job_of
 
 # Locked: whoever reaps a worker waits, and then sees the rows inserted here.
 _LIVING = prepared(
@@ -22,6 +25,13 @@ _LIVING = prepared(
         WORKERS.c.worker_id,
     )
 )
+_TAKEN = prepared(
+    select(JOBS.c.public_number).where(
+        member_of_named(JOBS.c.public_number, "numbers"), JOBS.c.public_number > literal_column("0")
+    )
+)
+# Every number below it is exact wherever a number is a 64-bit float.
+_NUMBER_LIMIT: Final = 2**53
 _BY_KEY = prepared(select(*COLUMNS).where(member_of_named(JOBS.c.admission_key, "keys")))
 
 
@@ -30,6 +40,8 @@ class Admission(NamedTuple):
 
     job: Job
     queued_limit: int
+    # Give it a public number.
+    numbered: bool = False
 
 
 class Admitted(NamedTuple):
@@ -45,10 +57,13 @@ def apply_admissions(connection: Connection, items: Sequence[Admission]) -> list
     Refusals: QUEUE_FULL, CONCURRENCY_LIMITED, and UNAVAILABLE for a worker that was declared dead. Repeating the
     same admission answers the same row.
     """
-    alive = _living_workers(connection, {item.job.owner or "" for item in items})
-    loads = lock_loads(connection, {customer_of(item.job) for item in items})
+    workers = sorted({item.job.owner or "" for item in items})
+    customers = {customer_of(item.job) for item in items}
+    loads, living = lock_loads_and(connection, customers, _LIVING, worker_ids=workers)
+    alive = {row[0] for row in living}
     # After the lock: what another replica inserted while this one waited is seen.
     known = _by_admission_key(connection, {item.job.admission_key for item in items})
+    numbers = _free_numbers(connection, sum(item.numbered for item in items))
     changes = LoadChanges()
     new: list[Job] = []
     results: list[Admitted | Exception] = []
@@ -62,13 +77,14 @@ def apply_admissions(connection: Connection, items: Sequence[Admission]) -> list
         if refusal is not None:
             results.append(refusal)
             continue
+        if item.numbered:
+            job = replace(job, public_number=numbers.pop())
         load.waiting += 1
         changes.admitted(job)
         known[job.admission_key] = job
         new.append(job)
         results.append(Admitted(job, load.running))
-    insert_rows(connection, JOBS, [all_columns(job) for job in new])
-    changes.write(connection)
+    write_together(connection, (Insertion(JOBS, *all_rows(new)), changes.step()))
     return results
 
 
@@ -82,8 +98,18 @@ def _refusal(item: Admission, load: Load, alive: bool) -> Exception | None:
     return None
 
 
-def _living_workers(connection: Connection, worker_ids: set[str]) -> set[str]:
-    return {row[0] for row in _LIVING.rows(connection, worker_ids=sorted(worker_ids))}
+def draw_number() -> int:
+    """A public number: it tells nobody how many jobs there are, nor which one came before it."""
+    return 1 + secrets.randbelow(_NUMBER_LIMIT - 1)
+
+
+def _free_numbers(connection: Connection, count: int) -> set[int]:
+    # Two replicas that draw the same are told apart by the index: the one that commits later is run again.
+    free: set[int] = set()
+    while len(free) < count:
+        free |= {draw_number() for _ in range(count - len(free))}
+        free -= {row[0] for row in _TAKEN.rows(connection, numbers=sorted(free))}
+    return free
 
 
 def _by_admission_key(connection: Connection, keys: set[str]) -> dict[str, Job]:

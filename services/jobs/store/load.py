@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 from sqlalchemy import Connection, Text, func, literal_column, select
 
-from services.chassis.prepared_statements import prepared
+from services.chassis.prepared_statements import Prepared, Rows, prepared
+from services.chassis.read_together import read_together
 from services.chassis.set_statements import (
     insert_rows,
     locked,
     member_of_named,
     update_rows,
-    upsert_rows,
 )
+from services.chassis.write_together import Upsertion
 from services.jobs import job as rules
 from services.jobs.job import Job, JobState
 from services.jobs.schema import CUSTOMER_LOAD, JOBS
 
 _COUNTERS = ("waiting", "running", "completed_jobs", "failed_jobs", "charged_millis")
+_KEY = ("customer_id", "mode")
 Customer = tuple[str, str]
 
 _COUNTED = select(
@@ -55,8 +58,12 @@ def customer_of(job: Job) -> Customer:
     return job.customer_id, job.mode
 
 
+_counters = attrgetter(*_COUNTERS)
+_NOTHING = Load()
+
+
 class LoadChanges:
-    """The sum of what a batch of transitions changes, written with one statement."""
+    """The sum of what a batch of transitions changes, written together with the rest of it."""
 
     def __init__(self) -> None:
         self._changes: dict[Customer, Load] = {}
@@ -79,13 +86,14 @@ class LoadChanges:
             change.failed_jobs += after.state is not JobState.COMPLETED
             change.charged_millis += after.charged_millis
 
-    def write(self, connection: Connection) -> None:
-        rows = [
-            {"customer_id": customer, "mode": mode} | {name: int(getattr(change, name)) for name in _COUNTERS}
-            for (customer, mode), change in self._changes.items()
-            if change != Load()
-        ]
-        upsert_rows(connection, CUSTOMER_LOAD, key=("customer_id", "mode"), rows=rows, add=_COUNTERS)
+    def step(self) -> Upsertion:
+        """What is to be written."""
+        rows = sorted(
+            (*customer, *map(int, _counters(change)))
+            for customer, change in self._changes.items()
+            if change != _NOTHING
+        )
+        return Upsertion(CUSTOMER_LOAD, _KEY, _KEY + _COUNTERS, rows, add=_COUNTERS)
 
 
 def read_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Customer, Load]:
@@ -97,7 +105,22 @@ def read_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Cu
 def lock_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Customer, Load]:
     """The counters of these customers, which nobody else changes until this transaction ends."""
     wanted = set(customers)
-    found = _loads(connection, wanted, lock=True)
+    return _completed(connection, wanted, _loads(connection, wanted, lock=True))
+
+
+def lock_loads_and(
+    connection: Connection, customers: Iterable[Customer], other: Prepared, /, **values: Any
+) -> tuple[dict[Customer, Load], Rows]:
+    """`lock_loads`, and the rows of another statement that is sent with it and comes first."""
+    wanted = set(customers)
+    names = sorted({customer for customer, _ in wanted})
+    others, rows = read_together(connection, (other, _LOCK), customer_ids=names, **values)
+    return _completed(connection, wanted, _of(wanted, rows)), others
+
+
+def _completed(
+    connection: Connection, wanted: set[Customer], found: dict[Customer, Load]
+) -> dict[Customer, Load]:
     new = sorted(wanted - found.keys())
     if new:
         empty = dict.fromkeys(_COUNTERS, 0)
@@ -110,6 +133,10 @@ def lock_loads(connection: Connection, customers: Iterable[Customer]) -> dict[Cu
 def _loads(connection: Connection, wanted: set[Customer], *, lock: bool) -> dict[Customer, Load]:
     statement = _LOCK if lock else _READ
     rows = statement.rows(connection, customer_ids=sorted({customer for customer, _ in wanted}))
+    return _of(wanted, rows)
+
+
+def _of(wanted: set[Customer], rows: Rows) -> dict[Customer, Load]:
     found = {(row[0], row[1]): Load(*row[2:]) for row in rows}
     return {customer: load for customer, load in found.items() if customer in wanted}
 

@@ -12,6 +12,7 @@ from services.chassis.set_statements import locked, member_of
 from services.jobs.job import Job, JobState
 from services.jobs.schema import JOBS, WORKERS
 from services.jobs.store.rows import COLUMNS, job_of
+from services.jobs.webhooks.outbox import free_deliveries
 
 Instant = ColumnElement[int] | int
 
@@ -55,6 +56,7 @@ def _bury(connection: Connection, dead: list[str]) -> list[str]:
         job_ids = list(connection.scalars(owned))
         # run_at_ms stays: it is in the past, or the time before which a retry must not begin.
         connection.execute(update(JOBS).where(member_of(JOBS.c.job_id, job_ids)).values(owner=None))
+        free_deliveries(connection, dead)
     return dead
 
 
@@ -92,6 +94,7 @@ def claim(connection: Connection, worker_id: str, limit: int, now_ms: int) -> li
 def hand_over(connection: Connection, worker_id: str) -> int:
     """Frees all jobs of a worker that leaves, and strikes it off. Returns how many jobs."""
     connection.execute(delete(WORKERS).where(WORKERS.c.worker_id == worker_id))
+    free_deliveries(connection, [worker_id])
     # Leaving in order is not the silence that a poisonous job leaves behind.
     freed = update(JOBS).where(JOBS.c.owner == worker_id).values(owner=None, idle_claims=0)
     return connection.execute(freed).rowcount

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal_column, select
 
 from services.chassis.prepared_statements import prepared
 from services.chassis.set_statements import member_of, member_of_named
@@ -16,6 +16,14 @@ from services.jobs.store.load import Customer, Load, count_unfinished
 from services.jobs.store.rows import COLUMNS, job_of
 
 _BY_ID = prepared(select(*COLUMNS).where(member_of_named(JOBS.c.job_id, "job_ids")))
+# Zero is written out, so that every plan may use the index of those that have a number.
+_BY_NUMBER = prepared(
+    select(*COLUMNS).where(
+        member_of_named(JOBS.c.public_number, "numbers"), JOBS.c.public_number > literal_column("0")
+    )
+)
+PublicNumber = tuple[str, int]
+"""A storefront, and the number that it knows a job by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +55,6 @@ class Standing(NamedTuple):
         return attempt_id(self.job_id, self.attempt_number + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs to list; empty fields do not restrict."""
-
-    customer_id: str = ""
-    mode: str = ""
-    state: JobState | None = None
-    job_ids: tuple[str, ...] = ()
-    before_job_id: str = ""
-    limit: int = 100
-
-
 def load_jobs(connection: Connection, job_ids: Iterable[str]) -> dict[str, Job]:
     """The jobs with these ids, `admitting` ones included."""
     rows = _BY_ID.rows(connection, job_ids=sorted(set(job_ids)))
@@ -74,21 +70,12 @@ def load_standings(connection: Connection, job_ids: Iterable[str]) -> dict[str, 
     return {row[0]: Standing(row[0], JobState(row[1]), *row[2:]) for row in rows}
 
 
-def list_jobs(connection: Connection, wanted: JobFilter) -> list[Job]:
-    """Accepted jobs, newest first."""
-    query = select(*COLUMNS).where(JOBS.c.state != JobState.ADMITTING.value)
-    if wanted.customer_id:
-        query = query.where(JOBS.c.customer_id == wanted.customer_id)
-    if wanted.mode:
-        query = query.where(JOBS.c.mode == wanted.mode)
-    if wanted.state is not None:
-        query = query.where(JOBS.c.state == wanted.state.value)
-    if wanted.job_ids:
-        query = query.where(member_of(JOBS.c.job_id, wanted.job_ids))
-    if wanted.before_job_id:
-        query = query.where(JOBS.c.job_id < wanted.before_job_id)
-    query = query.order_by(JOBS.c.job_id.desc()).limit(wanted.limit)
-    return [job_of(row) for row in connection.execute(query)]
+def load_numbered(connection: Connection, numbers: Iterable[PublicNumber]) -> dict[PublicNumber, Job]:
+    """The jobs with these public numbers, each within its storefront."""
+    wanted = set(numbers)
+    rows = _BY_NUMBER.rows(connection, numbers=sorted({number for _, number in wanted}))
+    found = {(job.storefront, job.public_number): job for job in map(job_of, rows)}
+    return {name: job for name, job in found.items() if name in wanted}
 
 
 def list_events(connection: Connection, job_id: str) -> list[Event]:

@@ -9,10 +9,11 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Row
 
+from services.chassis.set_statements import Names
 from services.jobs.job import FailureReason, Generation, Job, JobState, Output, Settlement, Stage
 from services.jobs.schema import JOBS
 
-# What never changes after the job was accepted; everything else is written by every transition.
+# What no transition changes after the job was accepted; everything else is written by every one.
 _FIXED: Final = frozenset(
     {
         "job_id",
@@ -29,6 +30,16 @@ _FIXED: Final = frozenset(
         "running_limit",
         "created_at_ms",
         "queue_deadline_ms",
+        "public_number",
+        "public_model",
+        "echo",
+        "project_id",
+        "callback_url",
+        "webhook_form_id",
+        # Wishes change, but not with the job: their writers do not own it.
+        "cancel_asked_at_ms",
+        "deleted_at_ms",
+        "scrubbed_at_ms",
     }
 )
 _NAMES: Final = tuple(column.name for column in JOBS.columns)
@@ -58,8 +69,8 @@ _plain_fixed = attrgetter(*_PLAIN_FIXED)
 
 def changing_columns(job: Job) -> dict[str, Any]:
     """The columns that a transition writes, with the job's key."""
-    row: dict[str, Any] = dict(zip(_PLAIN_CHANGING, _plain_changing(job), strict=True))
-    row["job_id"] = job.job_id
+    row: dict[str, Any] = {"job_id": job.job_id}
+    row.update(zip(_PLAIN_CHANGING, _plain_changing(job), strict=True))
     row["state"] = job.state.value
     row["stage"] = int(job.stage)
     row["failure"] = int(job.failure)
@@ -77,6 +88,18 @@ def all_columns(job: Job) -> dict[str, Any]:
     row["model"] = job.generation.model
     row["generation"] = _text(job.generation)
     return row
+
+
+def all_rows(jobs: Sequence[Job]) -> tuple[Names, list[tuple[Any, ...]]]:
+    """The columns' names and the whole rows of new jobs."""
+    rows = [all_columns(job) for job in jobs]
+    return tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows]
+
+
+def changing_rows(jobs: Sequence[Job]) -> tuple[Names, list[tuple[Any, ...]]]:
+    """The columns' names, the key first, and what a transition writes, in the order of the key."""
+    rows = [changing_columns(job) for job in sorted(jobs, key=attrgetter("job_id"))]
+    return tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows]
 
 
 def job_of(row: Row[Any] | Sequence[Any]) -> Job:

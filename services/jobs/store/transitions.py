@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, select
 
 from services.chassis.prepared_statements import prepared
-from services.chassis.set_statements import insert_rows, locked, member_of_named, update_rows
+from services.chassis.set_statements import locked, member_of_named
+from services.chassis.write_together import Change, Insertion, write_together
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import Job, JobState
 from services.jobs.schema import JOB_EVENTS, JOBS
 from services.jobs.store.load import LoadChanges
-from services.jobs.store.rows import changing_columns
+from services.jobs.store.rows import changing_rows
+from services.jobs.store.usage import UsageChanges
+from services.jobs.webhooks.outbox import Outbox
 
 _FENCES = prepared(
     locked(
@@ -50,7 +53,9 @@ def _fence_of(job: Job) -> _Fence:
     return _Fence(job.owner, job.epoch, job.version)
 
 
-def apply_transitions(connection: Connection, items: Sequence[Transition]) -> list[Job | Exception | None]:
+def apply_transitions(
+    connection: Connection, items: Sequence[Transition], outbox: Outbox | None = None
+) -> list[Job | Exception | None]:
     """For each item what is now in the row, or LeaseLostError where somebody else owns the job.
 
     The fence is owner, epoch and version. A change that is there already (its COMMIT went through, its answer was
@@ -74,6 +79,8 @@ def apply_transitions(connection: Connection, items: Sequence[Transition]) -> li
                 fences[job_id] = _fence_of(after)
             results.append(after)
     batch.write(connection)
+    if outbox is not None and batch.ended:
+        outbox.write(connection, batch.ended)
     return results
 
 
@@ -87,10 +94,13 @@ def _landed(after: Job | None, fence: _Fence | None) -> bool:
 
 class _Batch:
     def __init__(self) -> None:
-        self._updates: dict[str, dict[str, Any]] = {}
+        # The jobs that end in this transaction.
+        self.ended: list[Job] = []
+        self._updates: dict[str, Job] = {}
         self._removed: list[str] = []
-        self._events: list[dict[str, Any]] = []
+        self._events: list[tuple[Any, ...]] = []
         self._loads = LoadChanges()
+        self._usage = UsageChanges()
 
     def add(self, item: Transition) -> None:
         before, after = item.before, item.after
@@ -98,8 +108,11 @@ class _Batch:
             self._removed.append(before.job_id)
             self._loads.removed(before)
             return
-        self._updates[after.job_id] = changing_columns(after)
+        self._updates[after.job_id] = after
         self._loads.moved(before, after)
+        if after.ended and not before.ended:
+            self.ended.append(after)
+        self._usage.moved(before, after)
         if before.state is JobState.ADMITTING:
             # What was never accepted leaves no trace, so the first event is written with the second.
             self._events.append(_event(before, before.owner, sequence=before.event_count))
@@ -108,21 +121,21 @@ class _Batch:
 
     def write(self, connection: Connection) -> None:
         """The end of a job is in here: whatever must be true together with it belongs in this transaction."""
-        update_rows(
-            connection, JOBS, key=("job_id",), rows=list(self._updates.values()), returning_keys=False
-        )
         if self._removed:
             _REMOVE.run(connection, job_ids=self._removed)
-        insert_rows(connection, JOB_EVENTS, self._events)
-        self._loads.write(connection)
+        write_together(
+            connection,
+            (
+                Change(JOBS, ("job_id",), *changing_rows(list(self._updates.values()))),
+                Insertion(JOB_EVENTS, _EVENT_NAMES, self._events),
+                self._loads.step(),
+                self._usage.step(),
+            ),
+        )
 
 
-def _event(job: Job, worker_id: str | None, *, sequence: int) -> dict[str, Any]:
-    return {
-        "job_id": job.job_id,
-        "sequence": sequence,
-        "epoch": job.epoch,
-        "state": job.state.value,
-        "worker_id": worker_id or "",
-        "at_ms": job.updated_at_ms,
-    }
+_EVENT_NAMES = ("job_id", "sequence", "epoch", "state", "worker_id", "at_ms")
+
+
+def _event(job: Job, worker_id: str | None, *, sequence: int) -> tuple[Any, ...]:
+    return job.job_id, sequence, job.epoch, job.state.value, worker_id or "", job.updated_at_ms

@@ -31,3 +31,14 @@ class PerSecond:
         """The whole length that was asked for."""
         millis = self.millis_per_second * generation.duration_s
         return CostEstimate(millis, millis)
+
+
+@dataclass(frozen=True, slots=True)
+class PerPiece:
+    """One price for each output, whatever its size."""
+
+    millis: int
+
+    def estimate(self, generation: Generation) -> CostEstimate:
+        """One output."""
+        return CostEstimate(self.millis, self.millis)

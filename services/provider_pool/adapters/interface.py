@@ -12,11 +12,84 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Final, Protocol
 
 from services.chassis.clock import Clock
 from services.chassis.settings import Secret
+from services.provider_pool.adapters.provider_errors import (
+    AccountRestricted,
+    AuthFailed,
+    Charged,
+    ContentBlocked,
+    GenerationFailed,
+    InsufficientBalance,
+    InvalidRequest,
+    ModelNotEnabled,
+    Next,
+    OutputUnavailable,
+    ProviderError,
+    RateLimited,
+    Scope,
+    SubmissionUnknown,
+    TaskNotFound,
+    TransientFailure,
+)
+from services.provider_pool.adapters.reference import (
+    Medium,
+    Range,
+    Reference,
+    ReferenceCapability,
+    ReferenceFile,
+    ReferenceLimits,
+    ReferenceRole,
+    Strength,
+)
+
+__all__ = [
+    "AccountAccess",
+    "AccountRestricted",
+    "AccountStatus",
+    "Adapter",
+    "AuthFailed",
+    "Capability",
+    "Charged",
+    "ContentBlocked",
+    "Context",
+    "CostEstimate",
+    "CostRule",
+    "Feature",
+    "Generation",
+    "GenerationFailed",
+    "InsufficientBalance",
+    "InvalidRequest",
+    "Kind",
+    "Medium",
+    "ModelNotEnabled",
+    "ModelSpec",
+    "Next",
+    "OutputRef",
+    "OutputUnavailable",
+    "Prepared",
+    "ProviderError",
+    "Range",
+    "RateLimited",
+    "Reference",
+    "ReferenceCapability",
+    "ReferenceFile",
+    "ReferenceLimits",
+    "ReferenceRole",
+    "Role",
+    "Scope",
+    "Snapshot",
+    "Strength",
+    "Submission",
+    "SubmissionUnknown",
+    "TaskNotFound",
+    "TaskRef",
+    "TaskState",
+    "Terms",
+    "TransientFailure",
+]
 
 
 class Kind(StrEnum):
@@ -52,52 +125,10 @@ class Feature(StrEnum):
 
     LIST = "list"
     POLL_MANY = "poll_many"
-
-
-Charged = Literal["no", "maybe", "yes"]
+    CANCEL = "cancel"
 
 
 # ---------------------------------------------------------------- values
-
-
-class Strength(StrEnum):
-    """How closely the output follows a reference."""
-
-    LOW = "low"
-    MID = "mid"
-    HIGH = "high"
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A picture that the output is to follow, as the caller named it: one of `url` and `reference_id` is set."""
-
-    strength: Strength = Strength.MID
-    url: str = field(default="", repr=False)
-    reference_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceLimits:
-    """What the storefront takes as references; `image_bytes` bounds one image, `images` how many a request has."""
-
-    image_formats: frozenset[str]
-    image_bytes: int
-    images: int
-    first_frame_of_animations: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceFile:
-    """A reference as a provider gets it: checked, rewritten, with its true type and size. Gone once its job has ended."""
-
-    path: Path
-    content_type: str
-    size_bytes: int
-    sha256: str
-    width: int
-    height: int
-    strength: Strength
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +146,13 @@ class Generation:
     seed: int | None = None
     references: tuple[Reference, ...] = ()
     reference_limits: ReferenceLimits | None = None
+    adaptive_ratio: bool = False
+    watermark: bool = False
+    last_frame: bool = False
+    voice: str = ""
+    format: str = ""
+    style: str = ""
+    max_words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +217,14 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What the provider says of a task that was to stop: whether it charges for it, and how much, if it tells."""
+
+    charged: Charged
+    cost_millis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccountStatus:
     """What the cheapest call that proves the credentials says. Balance is None where the provider has none."""
 
@@ -194,165 +240,58 @@ class Context:
     clock: Clock
 
 
-# ---------------------------------------------------------------- errors
-
-
-class Scope(StrEnum):
-    """What an error says something about."""
-
-    REQUEST = "request"
-    JOB = "job"
-    MODEL = "account_model"
-    ACCOUNT = "account"
-    PROVIDER = "provider"
-
-
-class Next(StrEnum):
-    """What may be done after an error."""
-
-    FAIL = "fail"
-    RETRY = "retry"
-    ROTATE = "rotate"
-    RECONCILE = "reconcile"
-
-
-class ProviderError(Exception):
-    """A classified failure. The message is for operators and logs, and never reaches a customer.
-
-    `retry_after_s` is what the provider asked for; `charged` whether it took money for this attempt.
-    """
-
-    scope: ClassVar[Scope] = Scope.PROVIDER
-    next: ClassVar[Next] = Next.FAIL
-    code: ClassVar[str] = "provider_error"
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None, charged: Charged = "no") -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-        self.charged: Charged = charged
-
-
-class InvalidRequest(ProviderError):
-    """The same request would be refused on every account."""
-
-    scope, next, code = Scope.REQUEST, Next.FAIL, "invalid_request"
-
-
-class ContentBlocked(ProviderError):
-    """The provider refused the content; the customer's answer, never tried elsewhere."""
-
-    scope, next, code = Scope.REQUEST, Next.FAIL, "content_blocked"
-
-
-class AuthFailed(ProviderError):
-    """401: the credentials are wrong or withdrawn."""
-
-    scope, next, code = Scope.ACCOUNT, Next.ROTATE, "auth_failed"
-
-
-class InsufficientBalance(ProviderError):
-    """402: the account cannot pay."""
-
-    scope, next, code = Scope.ACCOUNT, Next.ROTATE, "insufficient_balance"
-
-
-class AccountRestricted(ProviderError):
-    """403: the provider closed or limited the account."""
-
-    scope, next, code = Scope.ACCOUNT, Next.ROTATE, "account_restricted"
-
-
-class ModelNotEnabled(ProviderError):
-    """This account may not use this model; it may use others."""
-
-    scope, next, code = Scope.MODEL, Next.ROTATE, "model_not_enabled"
-
-
-class RateLimited(ProviderError):
-    """429: too many requests or running tasks on the account."""
-
-    scope, next, code = Scope.ACCOUNT, Next.ROTATE, "rate_limited"
-
-
-class TransientFailure(ProviderError):
-    """5xx, or a connection that failed before the request was sent: certainly not accepted."""
-
-    scope, next, code = Scope.PROVIDER, Next.ROTATE, "transient"
-
-
-class GenerationFailed(ProviderError):
-    """Accepted, ran, and died."""
-
-    scope, next, code = Scope.JOB, Next.FAIL, "generation_failed"
-
-
-class SubmissionUnknown(ProviderError):
-    """The connection broke after the body may have been sent: nobody knows whether it was accepted."""
-
-    scope, next, code = Scope.JOB, Next.RECONCILE, "submission_unknown"
-
-
-class TaskNotFound(ProviderError):
-    """The provider does not know the task (any more)."""
-
-    scope, next, code = Scope.JOB, Next.FAIL, "task_not_found"
-
-
-class OutputUnavailable(ProviderError):
-    """The output is gone, or what came is not the output."""
-
-    scope, next, code = Scope.JOB, Next.FAIL, "output_unavailable"
-
-
 # ---------------------------------------------------------------- capability and cost, as data
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Whole numbers from `low` to `high`, both included, in steps from `low`."""
-
-    low: int
-    high: int
-    step: int = 1
-
-    def __contains__(self, value: int) -> bool:
-        return self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceCapability:
-    """How many reference images a model takes, and of which sides in pixels."""
-
-    images: int = 0
-    sides_px: Range = Range(1, 16_384)
-
-    def suits(self, file: ReferenceFile) -> bool:
-        """Whether the model takes an image of this size."""
-        return file.width in self.sides_px and file.height in self.sides_px
+_NO_REFERENCES: Final = ReferenceCapability()
+_PROVIDERS_CHOICE: Final = frozenset({""})
 
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a model takes. `None` for a range: the kind has no such dimension, and only 0 is accepted."""
+    """What a model takes. `None` for a range: the kind has no such dimension, and only 0 is accepted.
+
+    Of words to choose from, the empty one is the provider's own choice.
+    """
 
     prompt_characters: Range
     widths: Range | None = None
     heights: Range | None = None
     durations_s: Range | None = None
-    qualities: frozenset[str] = frozenset({""})
+    qualities: frozenset[str] = _PROVIDERS_CHOICE
     audio: bool = False
-    references: ReferenceCapability = ReferenceCapability()
+    references: ReferenceCapability = _NO_REFERENCES
+    adaptive_ratio: bool = False
+    watermark: bool = False
+    last_frame: bool = False
+    voices: frozenset[str] = _PROVIDERS_CHOICE
+    formats: frozenset[str] = _PROVIDERS_CHOICE
+    styles: frozenset[str] = _PROVIDERS_CHOICE
+    max_words: Range | None = None
 
     def accepts(self, generation: Generation) -> bool:
         """Whether a model of this capability can make exactly this."""
-        within = ((generation.width, self.widths), (generation.height, self.heights))
-        measured = (*within, (generation.duration_s, self.durations_s))
+        measured = (
+            (generation.width, self.widths),
+            (generation.height, self.heights),
+            (generation.duration_s, self.durations_s),
+            (generation.max_words, self.max_words),
+        )
+        switches = (
+            (generation.audio, self.audio),
+            (generation.adaptive_ratio, self.adaptive_ratio),
+            (generation.watermark, self.watermark),
+            (generation.last_frame, self.last_frame),
+        )
         return (
             len(generation.prompt) in self.prompt_characters
             and all(value == 0 if limits is None else value in limits for value, limits in measured)
+            and all(can or not wanted for wanted, can in switches)
             and generation.quality in self.qualities
-            and (self.audio or not generation.audio)
-            and len(generation.references) <= self.references.images
+            and generation.voice in self.voices
+            and generation.format in self.formats
+            and generation.style in self.styles
+            and self.references.takes(generation.references)
         )
 
 
@@ -463,6 +402,10 @@ class Adapter(abc.ABC):
     ) -> Sequence[TaskRef]:
         """Feature.LIST: tasks begun at or after `since_ms` whose content is what `prepared` asked for."""
         raise NotImplementedError(Feature.LIST)
+
+    async def cancel(self, context: Context, account: AccountAccess, task: TaskRef) -> Cancellation:
+        """Feature.CANCEL: stop a task that nobody wants any more. Harmless when it has ended or was stopped before."""
+        raise NotImplementedError(Feature.CANCEL)
 
     async def forget(self, context: Context, account: AccountAccess, task: TaskRef) -> None:
         """The outputs are in the media store: the provider may let go of its copies. Most need not be told."""

@@ -1,4 +1,4 @@
-"""One process that images are decoded in, as the pool sees it."""
+"""One process that reference media are decoded in, as the pool sees it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CannotStart(Exception):
 
 @dataclass(slots=True)
 class Descriptors:
-    """The open files of one examination: the image, the file to write, and both ends of the pipe for its words."""
+    """The open files of one examination: the medium, the file to write, and both ends of the pipe for its words."""
 
     opened: list[int] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Descriptors:
 
 
 class DecodeProcess:
-    """Examines one image at a time."""
+    """Examines one medium at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self._process = process
@@ -81,14 +81,14 @@ class DecodeProcess:
         self.missing: tuple[str, ...] = ()
 
     @classmethod
-    async def start(cls) -> DecodeProcess:
-        """Raises CannotStart."""
+    async def start(cls, subject: str = words.IMAGES) -> DecodeProcess:
+        """For images or for recordings. Raises CannotStart."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", _MODULE, str(theirs.fileno())),
+                    *(sys.executable, "-m", _MODULE, str(theirs.fileno()), subject),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.DEVNULL,
@@ -120,8 +120,8 @@ class DecodeProcess:
     def alive(self) -> bool:
         return self._process.returncode is None
 
-    async def examine(self, order: words.Order, files: Descriptors) -> words.Ended:
-        """Have an image examined; what was said of it is then in the pipe. Raises ProcessDied and CannotStart."""
+    async def examine(self, order: words.AnyOrder, files: Descriptors) -> words.Ended:
+        """Have a medium examined; what was said of it is then in the pipe. Raises ProcessDied and CannotStart."""
         try:
             # One message on an empty socket: it never waits.
             socket.send_fds(self._control, [words.encode(order)], files.handed_over())

@@ -6,12 +6,16 @@ from typing import Final
 
 import msgspec
 
+IMAGES: Final = "images"
+RECORDINGS: Final = "recordings"
+"""What such a process is for, as its second argument: it loads the decoders of that and takes orders for that."""
+
 LINE_BYTES: Final = 4096
 """More than any of these needs; no more is ever read at once."""
 
 
-class Order(msgspec.Struct, frozen=True):
-    """From the pool, with three descriptors: of the image, of the file to write, of the pipe for words.
+class Order(msgspec.Struct, frozen=True, tag="image"):
+    """From the pool, about an image, with three descriptors: of the image, of the file to write, of the pipe for words.
 
     `deadline_s` is what a fork may take of a processor; `patience_s`, on the wall clock, ends it on however busy a machine.
     """
@@ -19,6 +23,20 @@ class Order(msgspec.Struct, frozen=True):
     formats: frozenset[str]
     bytes: int
     first_frame_of_animations: bool
+    file_bytes: int
+    deadline_s: float
+    patience_s: float
+
+
+class RecordingOrder(msgspec.Struct, frozen=True, tag="recording"):
+    """From the pool, about a film or a sound ("video", "audio"), with the same three descriptors.
+
+    `copies`: it is to be copied; otherwise it is a copy, which is only walked and hashed.
+    """
+
+    medium: str
+    bytes: int
+    copies: bool
     file_bytes: int
     deadline_s: float
     patience_s: float
@@ -52,10 +70,11 @@ class Rewritten(msgspec.Struct, frozen=True, tag="rewritten"):
     size_bytes: int
     sha256: str | None
     spent_s: float
+    duration_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """From a fork: the image is not taken."""
+    """From a fork: the medium is not taken."""
 
     rule: str
     detail: str
@@ -76,7 +95,9 @@ class Decoded(msgspec.Struct, frozen=True, tag="decoded"):
 Word = Rewritten | Refused | NotWritten | Decoded
 Notice = Ready | Failed | Ended
 
-order: Final = msgspec.json.Decoder(Order)
+AnyOrder = Order | RecordingOrder
+
+order: Final = msgspec.json.Decoder[AnyOrder](AnyOrder)
 notice: Final = msgspec.json.Decoder[Notice](Notice)
 words: Final = msgspec.json.Decoder[Word](Word)
 encode: Final = msgspec.json.Encoder().encode

@@ -1,8 +1,8 @@
-"""The process that images are decoded in: started with one end of a Unix socket, it forks once for every image.
+"""The process that reference media are decoded in: started with one end of a Unix socket, it forks once for each of them.
 
-Run as `python -m services.provider_pool.references.decode_worker DESCRIPTOR`. It loads the decoders, gives up what it can do
-without, and never looks at an image itself: its fork does, in the jail, and ends. So nothing of one customer's image
-meets another's.
+Run as `python -m services.provider_pool.references.decode_worker DESCRIPTOR images|recordings`. It loads the decoders, gives
+up what it can do without, and never looks at a medium itself: its fork does, in the jail, and ends. So nothing of one
+customer's medium meets another's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from typing import Final, NoReturn
 
@@ -20,8 +22,6 @@ import msgspec
 
 from services.provider_pool.references import decode_words as words
 from services.provider_pool.references import jail
-from services.provider_pool.references.container import ImageLimits
-from services.provider_pool.references.decoding import examine, refusal, warm_up
 
 # It takes 20 ms where nothing else happens.
 _REHEARSAL_S: Final = 10.0
@@ -32,6 +32,29 @@ _SHORTEST_LOOK_S: Final = 0.01
 _IDLE_LOOKS: Final = 4
 
 
+Say = Callable[[words.Word], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Craft:
+    """What this process can do."""
+
+    warm_up: Callable[[], None]
+    examine: Callable[[mmap | bytes, words.AnyOrder, int, Say], None]
+    refusal: Callable[[BaseException], words.Refused | words.NotWritten]
+
+
+def _craft(subject: str) -> _Craft:
+    # Only one is loaded: each is tens of megabytes, and what is not there cannot be broken into.
+    if subject == words.RECORDINGS:
+        from services.provider_pool.references.recordings import copying
+
+        return _Craft(copying.warm_up, copying.examine, copying.refusal)
+    from services.provider_pool.references import decoding
+
+    return _Craft(decoding.warm_up, decoding.examine, decoding.refusal)
+
+
 def main() -> int:
     """Exit codes: 0 the parent is gone, 1 this process cannot do its work, and said so."""
     # A terminal's Ctrl-C reaches the whole group; the parent decides when this ends.
@@ -40,9 +63,10 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     with socket.socket(fileno=int(sys.argv[1])) as control:
         try:
-            warm_up()
+            craft = _craft(sys.argv[2])
+            craft.warm_up()
             missing = jail.settle()
-            _rehearse()
+            _rehearse(craft)
         except Exception as error:
             control.send(words.encode(words.Failed(f"{type(error).__name__}: {error}")))
             return 1
@@ -50,11 +74,11 @@ def main() -> int:
         gc.collect()
         gc.freeze()
         control.send(words.encode(words.Ready(missing)))
-        serve(control)
+        serve(control, craft)
     return 0
 
 
-def _rehearse() -> None:
+def _rehearse(craft: _Craft) -> None:
     """Decode in the jail once, so that a jail that is too tight on this system is not taken for a bad image each time."""
     own_pid = os.getpid()
     pid = os.fork()
@@ -62,7 +86,7 @@ def _rehearse() -> None:
         code = 1
         try:
             jail.enter(file_bytes=0, parent_pid=own_pid)
-            warm_up()
+            craft.warm_up()
             code = 0
         finally:
             os._exit(code)
@@ -71,7 +95,7 @@ def _rehearse() -> None:
         raise RuntimeError(f"in the jail the decoders end with code {ended.code}")
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, craft: _Craft) -> None:
     """Fork for every order until the parent is gone."""
     while True:
         line, descriptors, _, _ = socket.recv_fds(control, words.LINE_BYTES, 3)
@@ -79,13 +103,15 @@ def serve(control: socket.socket) -> None:
             return
         order = words.order.decode(line)
         _forget_earlier_ends()
-        answer = _answer(order, descriptors, control)
+        answer = _answer(order, descriptors, control, craft)
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(words.encode(answer))
 
 
-def _answer(order: words.Order, descriptors: list[int], control: socket.socket) -> words.Notice:
+def _answer(
+    order: words.AnyOrder, descriptors: list[int], control: socket.socket, craft: _Craft
+) -> words.Notice:
     own_pid = os.getpid()
     try:
         pid = os.fork()
@@ -93,7 +119,7 @@ def _answer(order: words.Order, descriptors: list[int], control: socket.socket) 
         return words.Failed(f"it cannot fork: {error.strerror}")
     if pid == 0:
         control.close()
-        _live(order, *descriptors, parent_pid=own_pid)
+        _live(craft, order, *descriptors, parent_pid=own_pid)
     return _end(pid, order.deadline_s, order.patience_s)
 
 
@@ -134,28 +160,29 @@ def _spent_s(pid: int, otherwise: float) -> float:
         return otherwise
 
 
-def _live(order: words.Order, source: int, target: int, pipe: int, *, parent_pid: int) -> NoReturn:
+def _live(
+    craft: _Craft, order: words.AnyOrder, source: int, target: int, pipe: int, *, parent_pid: int
+) -> NoReturn:
     """The fork's whole life."""
     code = 1
     try:
-        limits = ImageLimits(order.formats, order.bytes, order.first_frame_of_animations)
-        content = _mapped(source, limits.bytes)
+        content = _mapped(source, order.bytes)
         jail.enter(file_bytes=order.file_bytes, parent_pid=parent_pid)
-        _examine(content, limits, target, pipe)
+        _examine(craft, content, order, target, pipe)
         code = 0
     finally:
         # Nothing of the parent's Python may run to its end here: no handlers, no buffers.
         os._exit(code)
 
 
-def _examine(content: mmap | bytes, limits: ImageLimits, target: int, pipe: int) -> None:
+def _examine(craft: _Craft, content: mmap | bytes, order: words.AnyOrder, target: int, pipe: int) -> None:
     def say(word: msgspec.Struct) -> None:
         os.write(pipe, words.encode(word) + b"\n")
 
     try:
-        examine(content, limits, target, say)
+        craft.examine(content, order, target, say)
     except Exception as error:
-        say(refusal(error))
+        say(craft.refusal(error))
 
 
 def _mapped(source: int, limit_bytes: int) -> mmap | bytes:

@@ -33,7 +33,16 @@ from services.provider_pool.references.container import (
     Walked,
     walk,
 )
-from services.provider_pool.references.decode_words import Decoded, NotWritten, Refused, Rewritten, Word
+from services.provider_pool.references.decode_words import (
+    AnyOrder,
+    Decoded,
+    NotWritten,
+    Order,
+    Refused,
+    Rewritten,
+    Word,
+)
+from services.provider_pool.references.target_file import TargetFailed, write_all
 
 __all__ = ["examine", "refusal", "warm_up"]
 
@@ -61,14 +70,6 @@ _LIKENESSES: Final = {
 _PNG_LEVEL: Final = 1
 
 
-class _TargetFailed(Exception):
-    """The file cannot be written."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
-        self.errno = number
-
-
 def warm_up() -> None:
     """Load everything that a decode loads when it first happens; nothing can be loaded in the jail."""
     warnings.simplefilter("error")
@@ -87,15 +88,17 @@ def warm_up() -> None:
     hashlib.sha256().hexdigest()
 
 
-def examine(content: mmap | bytes, limits: ImageLimits, target: int, say: Say) -> None:
+def examine(content: mmap | bytes, order: AnyOrder, target: int, say: Say) -> None:
     """Say what the walk found, write the rewritten file to the descriptor `target` and close it, decode, say so.
 
     What was written is told, with its hash, before a decoder runs, and cannot be changed afterwards. Where there is nothing
     to rewrite, a PNG of the first frame is written instead, which is a decoder's work and therefore to be examined anew.
     Raises ImageRefused, and whatever a decoder raises.
     """
+    if not isinstance(order, Order):
+        raise TypeError("not about an image")
     begun = time.perf_counter()
-    walked = walk(content, limits)
+    walked = walk(content, ImageLimits(order.formats, order.bytes, order.first_frame_of_animations))
     if walked.pieces is None:
         say(_rewritten(walked, None, begun))
         begun = time.perf_counter()
@@ -116,7 +119,7 @@ def examine(content: mmap | bytes, limits: ImageLimits, target: int, say: Say) -
 
 def refusal(error: BaseException) -> Refused | NotWritten:
     """The word for what was raised; whatever a decoder raises means that the image cannot be decoded."""
-    if isinstance(error, _TargetFailed):
+    if isinstance(error, TargetFailed):
         return NotWritten(error.errno)
     if isinstance(error, ImageRefused):
         return Refused(error.rule, str(error).partition(": ")[2])
@@ -136,15 +139,15 @@ def _rewritten(walked: Walked, whole: bytes | None, begun: float) -> Rewritten:
 
 
 def _write(target: int, content: bytes) -> None:
-    left = memoryview(content)
     try:
-        while left:
-            left = left[os.write(target, left) :]
+        write_all(target, content)
         os.close(target)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
+    except TargetFailed as failed:
+        if failed.is_full:
             raise ImageRefused(Rule.TOO_MANY_BYTES, "as a PNG, it is many times as large") from None
-        raise _TargetFailed(error.errno or errno.EIO) from None
+        raise
+    except OSError as error:
+        raise TargetFailed(error.errno or errno.EIO) from None
 
 
 def _decode(content: bytes | mmap, walked: Walked) -> Image.Image:

@@ -14,15 +14,19 @@ from services.chassis import crash_points
 from services.chassis.egress import EgressFailed, EgressRefused
 from services.chassis.errors import ServiceError
 from services.provider_pool import errors, meters
-from services.provider_pool.adapters.interface import ReferenceLimits
+from services.provider_pool.adapters.interface import Medium, Reference, ReferenceLimits
 from services.provider_pool.references.container import Rule
 from services.provider_pool.references.intake import Allowance, ContentRefused, Intake
+from services.provider_pool.references.recordings.inspector import RecordingsUnread
 from services.provider_pool.references.store import Kept, ReferenceStore
 
 log = logging.getLogger(__name__)
 
 FETCH_S: Final = 15.0
-"""Names, connections, redirects and the body of one image, all in all."""
+"""Names, connections, redirects and the body of one image or sound, all in all."""
+
+FILM_FETCH_S: Final = 60.0
+"""The same of a film, which may be five times as large."""
 
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
@@ -65,25 +69,27 @@ class Fetching:
         self._store = store
 
     async def get(
-        self, job_id: str, place: int, url: str, limits: ReferenceLimits, allowance: Allowance
+        self, job_id: str, place: int, reference: Reference, limits: ReferenceLimits, allowance: Allowance
     ) -> Kept:
         """The reference at this place of the job; fetched unless it is there already.
 
         Raises Unavailable, ContentRefused, and RESOURCE_EXHAUSTED where this process has too much to do.
         """
         name = name_of(job_id, place)
-        source = _source(url, limits)
+        source = _source(reference, limits)
         kept = await self._there(name, source)
         if kept is not None:
             allowance.take(kept.record.received_bytes)
             return kept
-        fetch = _Fetch(job_id, place)
+        fetch = _Fetch(job_id, place, reference.role.medium)
         try:
-            kept = await self._fetch(fetch, name, url, limits, allowance, source)
+            kept = await self._fetch(fetch, name, reference, limits, allowance, source)
         except (EgressRefused, EgressFailed) as failed:
             rule, error = failed.rule, _judged(failed)
         except ContentRefused as refused:
             rule, error = refused.rule, refused
+        except RecordingsUnread:
+            rule, error = "unread", Unavailable("unread")
         except ServiceError as refused:
             rule, error = "busy", refused
         else:
@@ -96,14 +102,18 @@ class Fetching:
         self,
         fetch: _Fetch,
         name: str,
-        url: str,
+        reference: Reference,
         limits: ReferenceLimits,
         allowance: Allowance,
         source: str,
     ) -> Kept:
-        async with self._intake.arrival(limits) as arrival:
+        medium = reference.role.medium
+        total_s, limit_bytes = FILM_FETCH_S if medium is Medium.VIDEO else FETCH_S, limits.bytes_of(medium)
+        async with self._intake.arrival(limits, medium) as arrival:
             crash_points.reached("references", "fetch", "before", subject=name)
-            async with self._egress.fetch(url, total_s=FETCH_S, limit_bytes=limits.image_bytes) as arriving:
+            async with self._egress.fetch(
+                reference.url, total_s=total_s, limit_bytes=limit_bytes
+            ) as arriving:
                 fetch.host = arriving.host
                 await arrival.receive(arriving.chunks(), allowance)
             crash_points.reached("references", "fetch", "after", subject=name)
@@ -124,8 +134,8 @@ class Fetching:
 class _Fetch:
     """What may be told of one fetch: its job and its host, never its path."""
 
-    def __init__(self, job_id: str, place: int) -> None:
-        self._told = {"job_id": job_id, "place": place}
+    def __init__(self, job_id: str, place: int, medium: Medium) -> None:
+        self._told = {"job_id": job_id, "place": place, "medium": medium.value}
         self.host = ""
 
     def ended(self, outcome: str, rule: str) -> None:
@@ -139,9 +149,9 @@ def name_of(job_id: str, place: int) -> str:
     return f"{job_id}-{place}"
 
 
-def _source(url: str, limits: ReferenceLimits) -> str:
-    # With the limits: under others the same bytes might not have passed.
-    return hashlib.sha256(_ENCODER.encode([url, limits])).hexdigest()
+def _source(reference: Reference, limits: ReferenceLimits) -> str:
+    # With the medium and the limits: under others the same bytes might not have passed.
+    return hashlib.sha256(_ENCODER.encode([reference.url, reference.role.medium, limits])).hexdigest()
 
 
 def _judged(failed: EgressRefused | EgressFailed) -> ContentRefused | Unavailable | ServiceError:

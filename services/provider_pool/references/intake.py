@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from services.provider_pool.adapters.interface import ReferenceLimits
+from services.provider_pool.adapters.interface import Medium, ReferenceLimits
 from services.provider_pool.references.container import (
     HEAD_BYTES,
     ImageLimits,
@@ -18,6 +18,8 @@ from services.provider_pool.references.container import (
     sniff,
 )
 from services.provider_pool.references.inspector import Inspected
+from services.provider_pool.references.recordings import container as recordings
+from services.provider_pool.references.recordings.judgement import RecordingLimits, RecordingRefused
 from services.provider_pool.references.store import Record, ReferenceStore
 
 _HELD_BYTES: Final = 256 * 1024
@@ -40,8 +42,20 @@ class Inspecting(Protocol):
         ...
 
 
+class InspectingRecordings(Protocol):
+    """What `recordings.inspector.RecordingInspector` does."""
+
+    def check(self) -> None:
+        """Raises RecordingsUnread where nothing could be examined."""
+        ...
+
+    async def inspect(self, source: Path, target: Path, limits: RecordingLimits) -> Inspected:
+        """Write a copy of what may be kept of `source`. Raises RecordingRefused and RESOURCE_EXHAUSTED."""
+        ...
+
+
 class Allowance:
-    """How many bytes may still arrive, for one image or for all of one request."""
+    """How many bytes may still arrive, for one medium or for all of one request."""
 
     def __init__(self, limit_bytes: int, rule: str) -> None:
         self._left_bytes = limit_bytes
@@ -52,6 +66,14 @@ class Allowance:
         self._left_bytes -= count_bytes
         if self._left_bytes < 0:
             raise ContentRefused(self._rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspectors:
+    """Who looks into what has arrived."""
+
+    images: Inspecting
+    recordings: InspectingRecordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +97,27 @@ class Taken:
             found.height,
             self.received_bytes,
             source,
+            found.duration_ms,
         )
 
 
 class Arrival:
-    """One image on its way in. `receive` comes first, then `inspect`."""
+    """One medium on its way in. `receive` comes first, then `inspect`."""
 
-    def __init__(self, store: ReferenceStore, inspector: Inspecting, limits: ReferenceLimits) -> None:
+    def __init__(
+        self, store: ReferenceStore, inspectors: Inspectors, limits: ReferenceLimits, medium: Medium
+    ) -> None:
         self._store = store
-        self._inspector = inspector
+        self._inspectors = inspectors
         self._limits = limits
+        self._medium = medium
         self._digest = hashlib.sha256()
         self._received_bytes = 0
         self.parts = (store.new_part(), store.new_part())
 
     async def receive(self, pieces: AsyncIterator[bytes], *allowances: Allowance) -> None:
         """Take in a stream. Raises ContentRefused at the first byte too many or the first wrong ones."""
-        own = Allowance(self._limits.image_bytes, Rule.TOO_MANY_BYTES.value)
+        own = Allowance(self._limits.bytes_of(self._medium), Rule.TOO_MANY_BYTES.value)
         held, is_known = bytearray(), False
         async for piece in pieces:
             self._received_bytes += len(piece)
@@ -112,16 +138,23 @@ class Arrival:
     async def inspect(self) -> Taken:
         """Have it walked, rewritten and decoded. Raises ContentRefused and RESOURCE_EXHAUSTED."""
         source, target = self.parts
-        limits = ImageLimits(
-            self._limits.image_formats, self._limits.image_bytes, self._limits.first_frame_of_animations
-        )
         try:
-            inspected = await self._inspector.inspect(source, target, limits)
-        except ImageRefused as refused:
+            if self._medium is Medium.IMAGE:
+                inspected = await self._inspectors.images.inspect(source, target, _image_limits(self._limits))
+            else:
+                limits = RecordingLimits(self._medium.value, self._limits.bytes_of(self._medium))
+                inspected = await self._inspectors.recordings.inspect(source, target, limits)
+        except (ImageRefused, RecordingRefused) as refused:
             raise ContentRefused(refused.rule) from None
         return Taken(target, inspected, self._received_bytes, self._digest.digest())
 
     def _check_head(self, head: bytes) -> None:
+        if self._medium is not Medium.IMAGE:
+            try:
+                recordings.check_head(head, self._medium.value)
+            except RecordingRefused as refused:
+                raise ContentRefused(refused.rule) from None
+            return
         if not head:
             raise ContentRefused(Rule.EMPTY.value)
         found = sniff(head)
@@ -141,15 +174,21 @@ class Arrival:
 class Intake:
     """Where uploads and fetches come in."""
 
-    def __init__(self, store: ReferenceStore, inspector: Inspecting) -> None:
+    def __init__(self, store: ReferenceStore, inspectors: Inspectors) -> None:
         self._store = store
-        self._inspector = inspector
+        self._inspectors = inspectors
 
     @asynccontextmanager
-    async def arrival(self, limits: ReferenceLimits) -> AsyncIterator[Arrival]:
-        """One image; what nobody has published by the end is gone."""
-        coming = Arrival(self._store, self._inspector, limits)
+    async def arrival(self, limits: ReferenceLimits, medium: Medium = Medium.IMAGE) -> AsyncIterator[Arrival]:
+        """One medium; what nobody has published by the end is gone. Raises RecordingsUnread."""
+        if medium is not Medium.IMAGE:
+            self._inspectors.recordings.check()
+        coming = Arrival(self._store, self._inspectors, limits, medium)
         try:
             yield coming
         finally:
             await self._store.discard(coming.parts)
+
+
+def _image_limits(limits: ReferenceLimits) -> ImageLimits:
+    return ImageLimits(limits.image_formats, limits.image_bytes, limits.first_frame_of_animations)

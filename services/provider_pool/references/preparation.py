@@ -76,7 +76,7 @@ class Preparation:
         try:
             for place, reference in enumerate(generation.references):
                 kept = await self._store.find(reference.reference_id or name_of(job_id, place))
-                found.append(None if kept is None else kept.file(reference.strength))
+                found.append(None if kept is None else kept.file(reference.strength, reference.role))
         except OSError as error:
             log.exception("references.unusable", extra={"job_id": job_id})
             raise errors.references_unusable() from error
@@ -144,7 +144,7 @@ class Preparation:
     ) -> Kept:
         async with turns:
             if reference.url:
-                return await self._fetching.get(job_id, place, reference.url, limits, allowance)
+                return await self._fetching.get(job_id, place, reference, limits, allowance)
             kept = await self._store.find(reference.reference_id)
             if kept is None:
                 raise Unavailable("gone")
@@ -158,7 +158,7 @@ class Preparation:
             return None
         takes = spec.capability.references
         pairs = zip(kept, generation.references, strict=True)
-        if all(takes.suits(one.file(reference.strength)) for one, reference in pairs):
+        if all(takes.suits(one.file(reference.strength, reference.role)) for one, reference in pairs):
             return None
         return _failure(FailureReason.REFERENCE_UNSUITABLE, "unsuitable_size")
 

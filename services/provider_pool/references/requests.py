@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
 
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 from services.provider_pool import errors
-from services.provider_pool.adapters.interface import Reference, ReferenceLimits, Strength
+from services.provider_pool.adapters.interface import (
+    Medium,
+    Reference,
+    ReferenceLimits,
+    ReferenceRole,
+    Strength,
+)
 from services.provider_pool.references.container import FORMATS
 
 REFERENCES_LIMIT: Final = 32
@@ -16,6 +23,8 @@ REFERENCES_LIMIT: Final = 32
 
 URL_LIMIT_CHARACTERS: Final = 2_048
 IMAGE_LIMIT_BYTES: Final = 100 * 1024**2
+VIDEO_LIMIT_BYTES: Final = 128 * 1024**2
+AUDIO_LIMIT_BYTES: Final = 100 * 1024**2
 PIECE_LIMIT_BYTES: Final = 1024**2
 DROPS_LIMIT: Final = 1_000
 
@@ -23,6 +32,14 @@ STRENGTHS: Final[Mapping[pb.Reference.Strength.ValueType, Strength]] = {
     pb.Reference.STRENGTH_LOW: Strength.LOW,
     pb.Reference.STRENGTH_MID: Strength.MID,
     pb.Reference.STRENGTH_HIGH: Strength.HIGH,
+}
+
+ROLES: Final[Mapping[pb.Reference.Role.ValueType, ReferenceRole]] = {
+    pb.Reference.ROLE_IMAGE: ReferenceRole.IMAGE,
+    pb.Reference.ROLE_VIDEO: ReferenceRole.VIDEO,
+    pb.Reference.ROLE_AUDIO: ReferenceRole.AUDIO,
+    pb.Reference.ROLE_FIRST_FRAME: ReferenceRole.FIRST_FRAME,
+    pb.Reference.ROLE_LAST_FRAME: ReferenceRole.LAST_FRAME,
 }
 
 _REFERENCE_ID: Final = re.compile(r"ref_[0-9a-z]{26}")
@@ -35,9 +52,18 @@ def references(message: pb.Generation) -> tuple[tuple[Reference, ...], Reference
     if not message.HasField("reference_limits"):
         raise errors.invalid_request("generation.reference_limits", "is missing")
     found = limits(message.reference_limits, "generation.reference_limits")
-    if len(message.references) > found.images:
-        raise errors.invalid_request("generation.references", f"holds more than {found.images}")
-    return tuple(map(_reference, message.references)), found
+    if len(message.references) > REFERENCES_LIMIT:
+        raise errors.invalid_request("generation.references", f"holds more than {REFERENCES_LIMIT}")
+    named = tuple(map(_reference, message.references))
+    counted = Counter(reference.role.medium for reference in named)
+    for medium, most in (
+        (Medium.IMAGE, found.images),
+        (Medium.VIDEO, found.videos),
+        (Medium.AUDIO, found.audios),
+    ):
+        if counted[medium] > most:
+            raise errors.invalid_request("generation.references", f"holds more than {most} of {medium.value}")
+    return named, found
 
 
 def limits(message: pb.ReferenceLimits, field: str) -> ReferenceLimits:
@@ -49,7 +75,24 @@ def limits(message: pb.ReferenceLimits, field: str) -> ReferenceLimits:
         raise errors.invalid_request(f"{field}.image_bytes", f"must be 1 to {IMAGE_LIMIT_BYTES}")
     if not 1 <= message.images <= REFERENCES_LIMIT:
         raise errors.invalid_request(f"{field}.images", f"must be 1 to {REFERENCES_LIMIT}")
-    return ReferenceLimits(formats, message.image_bytes, message.images, message.first_frame_of_animations)
+    for medium, many, size_bytes, limit_bytes in (
+        ("video", message.videos, message.video_bytes, VIDEO_LIMIT_BYTES),
+        ("audio", message.audios, message.audio_bytes, AUDIO_LIMIT_BYTES),
+    ):
+        if many > REFERENCES_LIMIT:
+            raise errors.invalid_request(f"{field}.{medium}s", f"must be 0 to {REFERENCES_LIMIT}")
+        if not min(many, 1) <= size_bytes <= limit_bytes:
+            raise errors.invalid_request(f"{field}.{medium}_bytes", f"must be 1 to {limit_bytes}")
+    return ReferenceLimits(
+        formats,
+        message.image_bytes,
+        message.images,
+        message.first_frame_of_animations,
+        message.videos,
+        message.video_bytes,
+        message.audios,
+        message.audio_bytes,
+    )
 
 
 def head(message: pb.StageReferenceRequest | None) -> tuple[str, ReferenceLimits]:
@@ -78,11 +121,11 @@ def reference_ids(values: Iterable[str]) -> list[str]:
 
 
 def _reference(message: pb.Reference) -> Reference:
-    if message.role != pb.Reference.ROLE_IMAGE:
-        raise errors.invalid_request("generation.references.role", "must be an image's")
+    if message.role not in ROLES:
+        raise errors.invalid_request("generation.references.role", "must be one of the known roles")
     if message.strength not in STRENGTHS:
         raise errors.invalid_request("generation.references.strength", "must be low, mid or high")
-    strength = STRENGTHS[message.strength]
+    strength, role = STRENGTHS[message.strength], ROLES[message.role]
     source = message.WhichOneof("source")
     if source == "url":
         # Neither here nor anywhere else is the URL repeated: its query may be a credential.
@@ -90,10 +133,12 @@ def _reference(message: pb.Reference) -> Reference:
             raise errors.invalid_request(
                 "generation.references.url", f"must be 1 to {URL_LIMIT_CHARACTERS} characters"
             )
-        return Reference(strength, url=message.url)
+        return Reference(strength, url=message.url, role=role)
     if source == "reference_id":
         found = _reference_id(message.reference_id, "generation.references.reference_id")
-        return Reference(strength, reference_id=found)
+        if role.medium is not Medium.IMAGE:
+            raise errors.invalid_request("generation.references.reference_id", "is for images only")
+        return Reference(strength, reference_id=found, role=role)
     raise errors.invalid_request("generation.references", "must have a URL or an id")
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from services.chassis import crash_points
 from services.chassis.ids import new_id
-from services.provider_pool.adapters.interface import ReferenceFile, Strength
+from services.provider_pool.adapters.interface import ReferenceFile, ReferenceRole, Strength
 from services.provider_pool.references.disk_work import to_its_end
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ _HASH_CHARACTERS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a kept file: all of it is about the rewritten bytes, but for the two last.
+    """What is known of a kept file: all of it is about the rewritten bytes, but for `received_bytes` and `source`.
 
     `received_bytes` is how many arrived. `source` is a hash of where they came from and under which limits, empty for an upload.
     """
@@ -56,6 +56,7 @@ class Record:
     height: int
     received_bytes: int
     source: str = ""
+    duration_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Kept:
     path: Path
     record: Record
 
-    def file(self, strength: Strength) -> ReferenceFile:
+    def file(self, strength: Strength, role: ReferenceRole = ReferenceRole.IMAGE) -> ReferenceFile:
         """As an adapter gets it."""
         found = self.record
         return ReferenceFile(
@@ -76,6 +77,8 @@ class Kept:
             found.width,
             found.height,
             strength,
+            role,
+            found.duration_ms,
         )
 
 

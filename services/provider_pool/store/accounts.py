@@ -6,13 +6,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select
 
 from services.chassis.database import insert_rows, locked, update_rows, upsert_rows
-from services.chassis.prepared_statements import prepared
+from services.chassis.prepared_statements import Prepared, Rows, prepared
+from services.chassis.read_together import read_together
 from services.chassis.set_statements import member_of_named
+from services.chassis.write_together import Change as WriteChange
+from services.chassis.write_together import write_together
 from services.provider_pool.health import CLOSED, Breaker
 from services.provider_pool.pool import Account, AccountState
 from services.provider_pool.schema import ACCOUNTS, BREAKERS
@@ -25,7 +29,8 @@ _RULE_COLUMNS = [
 _RULE_NAMES = [column.name for column in _RULE_COLUMNS]
 _PLAIN_NAMES = [name for name in _RULE_NAMES if name not in {"state", "models"}]
 _RECORD_COLUMNS = [column for column in ACCOUNTS.columns if column.name != "credentials_sealed"]
-
+_LOAD_NAMES = ("leases", "leased_millis", "last_leased_at_ms")
+_load = attrgetter("account_id", *_LOAD_NAMES)
 _ALL = prepared(select(*_RULE_COLUMNS))
 _LOCK_ALL = prepared(locked(select(*_RULE_COLUMNS), ACCOUNTS.c.account_id))
 _LOCK = prepared(
@@ -69,18 +74,31 @@ def load_accounts(connection: Connection) -> dict[str, Account]:
 
 def lock_accounts(connection: Connection, account_ids: Iterable[str] | None = None) -> dict[str, Account]:
     """The accounts named (all of them, if none are), locked in id order until the end of the transaction."""
+    found, _ = lock_accounts_and(connection, account_ids, ())
+    return found
+
+
+def lock_accounts_and(
+    connection: Connection, account_ids: Iterable[str] | None, others: tuple[Prepared, ...], /, **values: Any
+) -> tuple[dict[str, Account], list[Rows]]:
+    """`lock_accounts`, and the rows of other statements, which are sent together after that lock."""
     if account_ids is None:
         rows = _LOCK_ALL.rows(connection)
     else:
         rows = _LOCK.rows(connection, account_ids=sorted(account_ids))
     # A statement after the lock, so that it sees what the last holder wrote.
-    return _accounts(rows, load_breakers(connection))
+    breakers, *found = read_together(connection, (_BREAKERS, *others), **values)
+    return _accounts(rows, _breakers_of(breakers)), found
 
 
 def load_breakers(connection: Connection) -> dict[str, dict[str, Breaker]]:
     """Breakers that are not closed, by account and model."""
+    return _breakers_of(_BREAKERS.rows(connection))
+
+
+def _breakers_of(rows: Rows) -> dict[str, dict[str, Breaker]]:
     found: dict[str, dict[str, Breaker]] = {}
-    for account_id, model, *breaker in _BREAKERS.rows(connection):
+    for account_id, model, *breaker in rows:
         found.setdefault(account_id, {})[model] = Breaker(*breaker)
     return found
 
@@ -137,24 +155,22 @@ def update_account(connection: Connection, record: AccountRecord) -> None:
     update_rows(connection, ACCOUNTS, key=["account_id"], rows=[row], returning_keys=False)
 
 
-def save_loads(connection: Connection, accounts: Sequence[Account]) -> None:
-    """Write what leases change of accounts that the caller has locked."""
-    rows = [
-        {
-            "account_id": account.account_id,
-            "leases": account.leases,
-            "leased_millis": account.leased_millis,
-            "last_leased_at_ms": account.last_leased_at_ms,
-        }
-        for account in accounts
-    ]
-    update_rows(connection, ACCOUNTS, key=["account_id"], rows=rows, returning_keys=False)
+def loads_step(accounts: Iterable[Account]) -> WriteChange:
+    """What leases change of accounts that the caller has locked."""
+    rows = sorted([_load(account) for account in accounts])
+    return WriteChange(ACCOUNTS, ("account_id",), ("account_id", *_LOAD_NAMES), rows)
+
+
+def balances_step(balances_millis: Mapping[str, int]) -> WriteChange:
+    """The balances of accounts that the caller has locked."""
+    return WriteChange(
+        ACCOUNTS, ("account_id",), ("account_id", "balance_millis"), sorted(balances_millis.items())
+    )
 
 
 def save_balances(connection: Connection, balances_millis: Mapping[str, int]) -> None:
     """Write the balances of accounts that the caller has locked."""
-    rows = [{"account_id": name, "balance_millis": millis} for name, millis in balances_millis.items()]
-    update_rows(connection, ACCOUNTS, key=["account_id"], rows=rows, returning_keys=False)
+    write_together(connection, (balances_step(balances_millis),))
 
 
 def save_breakers(connection: Connection, breakers: Mapping[tuple[str, str], Breaker]) -> None:

@@ -9,14 +9,17 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
+from services.chassis.database import Change as WriteChange
 from services.chassis.database import (
-    insert_rows,
+    Insertion,
     locked,
     member_of,
     member_of_named,
     prepared,
-    update_rows,
+    read_together,
+    write_together,
 )
+from services.chassis.prepared_statements import Rows
 from services.provider_pool import attempts as rules
 from services.provider_pool import errors, health
 from services.provider_pool.attempts import Attempt, AttemptState, Failure
@@ -32,15 +35,14 @@ _LOAD = prepared(_NAMED)
 _LOCK = prepared(locked(_NAMED, ATTEMPTS.c.attempt_id))
 # What never changes of an attempt.
 _FIXED = frozenset({"job_id", "account_id", "provider", "model", "fingerprint", "sender_id", "created_at_ms"})
+_CHANGING_NAMES = tuple(name for name in _NAMES if name not in _FIXED)
 
 
 def apply(connection: Connection, items: Sequence[Item]) -> list[Answer]:
     """Apply a batch of beginnings and changes, in this order, and answer every item."""
     changes = [item for item in items if isinstance(item, Change)]
     begins = [item for item in items if isinstance(item, Begin)]
-    held = accounts.lock_accounts(connection, _accounts_touched(changes)) if changes else {}
-    lent = leases.lock_leases(connection, {item.attempt_id for item in begins}) if begins else {}
-    known = lock_attempts(connection, {item.attempt_id for item in items})
+    held, lent, known = _locked(connection, changes, begins)
     providers = _providers(connection, lent.values())
     book = _Book(known, held)
     answers: dict[int, Answer] = {}
@@ -48,6 +50,24 @@ def apply(connection: Connection, items: Sequence[Item]) -> list[Answer]:
         answers[turn] = book.begin(item, lent, providers) if isinstance(item, Begin) else book.change(item)
     book.write(connection)
     return [answers[turn] for turn in range(len(items))]
+
+
+def _locked(
+    connection: Connection, changes: Sequence[Change], begins: Sequence[Begin]
+) -> tuple[dict[str, Account], dict[str, Lease], dict[str, Attempt]]:
+    """Accounts, then leases, then attempts: the order in which everybody locks them."""
+    others = (leases.LOCK_NAMED, _LOCK) if begins else (_LOCK,)
+    begun = {item.attempt_id for item in begins}
+    values = {"attempt_ids": sorted(begun | {item.attempt_id for item in changes})}
+    if begins:
+        values["begun_ids"] = sorted(begun)
+    held: dict[str, Account] = {}
+    if changes:
+        held, rows = accounts.lock_accounts_and(connection, _accounts_touched(changes), others, **values)
+    else:
+        rows = read_together(connection, others, **values)
+    lent = leases.by_attempt(rows[0]) if begins else {}
+    return held, lent, _by_id(rows[-1])
 
 
 class _Book:
@@ -129,9 +149,10 @@ class _Book:
             self._breakers[key] = after
 
     def write(self, connection: Connection) -> None:
-        insert_rows(connection, ATTEMPTS, [_row(self._attempts[name]) for name in sorted(self._new)])
-        save_attempts(connection, [self._attempts[name] for name in sorted(self._changed - self._new)])
-        accounts.save_balances(connection, self._balances)
+        new = [tuple(_row(self._attempts[name]).values()) for name in sorted(self._new)]
+        changed = [self._attempts[name] for name in sorted(self._changed - self._new)]
+        balances = accounts.balances_step(self._balances)
+        write_together(connection, (Insertion(ATTEMPTS, _NAMES, new), changes_step(changed), balances))
         accounts.save_breakers(connection, self._breakers)
 
 
@@ -232,14 +253,22 @@ def count_in_doubt(connection: Connection) -> int:
 
 def lock_attempts(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Attempt]:
     """These attempts, locked in order until the end of the transaction."""
-    found = map(_attempt, _LOCK.rows(connection, attempt_ids=sorted(attempt_ids)))
-    return {attempt.attempt_id: attempt for attempt in found}
+    return _by_id(_LOCK.rows(connection, attempt_ids=sorted(attempt_ids)))
+
+
+def _by_id(rows: Rows) -> dict[str, Attempt]:
+    return {attempt.attempt_id: attempt for attempt in map(_attempt, rows)}
+
+
+def changes_step(changed: Sequence[Attempt]) -> WriteChange:
+    """Attempts that are there already and locked, in the order of their ids."""
+    rows = [tuple([value for name, value in _row(one).items() if name not in _FIXED]) for one in changed]
+    return WriteChange(ATTEMPTS, ("attempt_id",), _CHANGING_NAMES, rows)
 
 
 def save_attempts(connection: Connection, changed: Sequence[Attempt]) -> None:
     """Write attempts that are there already and locked."""
-    rows = [{name: value for name, value in _row(one).items() if name not in _FIXED} for one in changed]
-    update_rows(connection, ATTEMPTS, key=["attempt_id"], rows=rows, returning_keys=False)
+    write_together(connection, (changes_step(changed),))
 
 
 def _accounts_touched(changes: Sequence[Change]) -> set[str]:

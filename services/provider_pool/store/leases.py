@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, delete, literal_column, select
 
-from services.chassis.database import locked, member_of, upsert_rows
-from services.chassis.prepared_statements import prepared
+from services.chassis.database import Upsertion, locked, member_of
+from services.chassis.prepared_statements import Prepared, Rows, prepared
 from services.chassis.set_statements import member_of_named
 from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.schema import ACCOUNTS, LEASES
@@ -23,14 +23,27 @@ _COLUMNS = (
     LEASES.c.expires_at_ms,
     LEASES.c.ended_at_ms,
 )
-_LOCK = prepared(
-    locked(select(*_COLUMNS).where(member_of_named(LEASES.c.attempt_id, "attempt_ids")), LEASES.c.attempt_id)
-)
+_NAMES = tuple(column.name for column in _COLUMNS)
+
+
+def _locking(name: str) -> Prepared:
+    named = select(*_COLUMNS).where(member_of_named(LEASES.c.attempt_id, name))
+    return prepared(locked(named, LEASES.c.attempt_id))
+
+
+LOCK = _locking("attempt_ids")
+LOCK_NAMED = _locking("begun_ids")
+"""`LOCK`, for where it is sent with a statement that is given other attempts."""
 
 
 def lock_leases(connection: Connection, attempt_ids: Iterable[str]) -> dict[str, Lease]:
     """The leases of these attempts, locked in order until the end of the transaction."""
-    return {row[0]: _lease(row) for row in _LOCK.rows(connection, attempt_ids=sorted(attempt_ids))}
+    return by_attempt(LOCK.rows(connection, attempt_ids=sorted(attempt_ids)))
+
+
+def by_attempt(rows: Rows) -> dict[str, Lease]:
+    """What `LOCK` gave back."""
+    return {row[0]: _lease(row) for row in rows}
 
 
 def load_held(connection: Connection, attempt_id: str) -> tuple[Lease, str] | None:
@@ -42,23 +55,22 @@ def load_held(connection: Connection, attempt_id: str) -> tuple[Lease, str] | No
     return _lease(row), connection.execute(provider).scalar() or ""
 
 
-def save_leases(connection: Connection, leases: Sequence[Lease]) -> None:
-    """Write leases, new or changed."""
+def leases_step(leases: Sequence[Lease]) -> Upsertion:
+    """Leases, new or changed, in the order of their attempts."""
     rows = [
-        {
-            "attempt_id": lease.attempt_id,
-            "job_id": lease.job_id,
-            "account_id": lease.account_id,
-            "ceiling_millis": lease.ceiling_millis,
-            "state": lease.state.value,
-            "created_at_ms": lease.created_at_ms,
-            "expires_at_ms": lease.expires_at_ms,
-            "ended_at_ms": lease.ended_at_ms,
-        }
+        (
+            lease.attempt_id,
+            lease.job_id,
+            lease.account_id,
+            lease.ceiling_millis,
+            lease.state.value,
+            lease.created_at_ms,
+            lease.expires_at_ms,
+            lease.ended_at_ms,
+        )
         for lease in leases
     ]
-    replaced = ["state", "expires_at_ms", "ended_at_ms"]
-    upsert_rows(connection, LEASES, key=["attempt_id"], rows=rows, replace=replaced)
+    return Upsertion(LEASES, ("attempt_id",), _NAMES, rows, replace=("state", "expires_at_ms", "ended_at_ms"))
 
 
 def load_expired(connection: Connection, now_ms: int, limit: int) -> list[str]:

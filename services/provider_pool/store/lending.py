@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
+from services.chassis.database import write_together
 from services.provider_pool import attempts as attempt_rules
 from services.provider_pool import leases as rules
 from services.provider_pool.attempts import Attempt
@@ -22,17 +23,17 @@ def apply(
 
     All accounts, because any of them may be chosen: two replicas take turns, and neither oversubscribes an account.
     """
-    held = accounts.lock_accounts(connection)
     named = {attempt_id for item in items for attempt_id in rules.attempts_of(item)}
-    lent = leases.lock_leases(connection, named)
+    held, (rows,) = accounts.lock_accounts_and(connection, None, (leases.LOCK,), attempt_ids=sorted(named))
+    lent = leases.by_attempt(rows)
     open_ends = _open_ends(connection, items, lent)
     owed_millis = {one.attempt_id: one.cost_millis for one in open_ends.values()}
     batch = Batch(held, lent, now_ms, owed_millis)
     answers = rules.apply(items, batch, policy)
     changed = [batch.leases[name] for name in sorted(batch.changed_leases)]
-    accounts.save_loads(connection, [batch.accounts[name] for name in sorted(batch.changed_accounts)])
+    loads = accounts.loads_step(batch.accounts[name] for name in batch.changed_accounts)
+    write_together(connection, (loads, leases.leases_step(changed)))
     accounts.save_breakers(connection, batch.changed_breakers)
-    leases.save_leases(connection, changed)
     _book(connection, [open_ends[name] for name in sorted(batch.booked)], batch.accounts)
     return answers
 
@@ -54,6 +55,6 @@ def _open_ends(
 
 
 def _book(connection: Connection, open_ends: Sequence[Attempt], held: Mapping[str, Account]) -> None:
-    attempts.save_attempts(connection, open_ends)
     charged = {one.account_id for one in open_ends}
-    accounts.save_balances(connection, {name: held[name].balance_millis for name in sorted(charged)})
+    balances = accounts.balances_step({name: held[name].balance_millis for name in charged})
+    write_together(connection, (attempts.changes_step(open_ends), balances))

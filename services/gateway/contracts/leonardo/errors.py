@@ -51,6 +51,11 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "API_KEY_MISSING": _Row(401, "invalid_api_key"),
     "INVALID_API_KEY": _INVALID_KEY,
     "CUSTOMER_INACTIVE": _INVALID_KEY,
+    "NETWORK_NOT_ALLOWED": _INVALID_KEY,
+    "MODEL_NOT_ALLOWED": _Row(400, "invalid_request"),
+    "SPEND_LIMIT_REACHED": _Row(
+        402, "insufficient_credits", "The spend limit of this account or key is reached for now."
+    ),
     "INSUFFICIENT_CREDITS": _Row(402, "insufficient_credits", "There are not enough credits for this job."),
     "JOB_NOT_FOUND": _Row(404, "job_not_found", "There is no job with that id."),
     "MEDIA_GONE": _Row(404, "job_not_found"),

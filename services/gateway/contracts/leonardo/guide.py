@@ -99,6 +99,18 @@ GUIDE: Final = (
         ' "referenceImage": {"imageUrl": "https://example.com/reference.png", "strength": "MID"}}',
     ),
     Section(
+        "webhooks",
+        "Webhooks",
+        (
+            (
+                "When an address is set for your account, the end of every job is sent there at least once: what "
+                "`GET /v1/jobs/{jobId}` answers, in a POST that is signed after Standard Webhooks. Any 2xx within ten seconds "
+                "says that you have it; anything else is tried again, nine times in two days. Check the signature over the raw "
+                "body, and ignore a `webhook-id` that you have seen."
+            ),
+        ),
+    ),
+    Section(
         "limits",
         "Limits",
         (

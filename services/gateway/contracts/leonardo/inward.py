@@ -10,7 +10,7 @@ import msgspec
 
 from services.gateway import errors, reading
 from services.gateway.contracts.leonardo.wire import ImageRequest, ReferenceImage, Strength, VideoRequest
-from services.gateway.reference_media import GivenImage, ReferenceLimits
+from services.gateway.reference_media import GivenReference, ReferenceLimits
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
 _PROMPT_LIMIT: Final = 4_000
@@ -29,7 +29,7 @@ _VIDEO_PIXELS: Final = {
     "9:16_SMALL": (720, 1280),
 }
 REFERENCE_LIMITS: Final = ReferenceLimits(
-    field="referenceImage", images=1, formats=("jpeg", "png", "webp"), first_frame_of_animations=False
+    images=1, image_formats=("jpeg", "png", "webp"), first_frame_of_animations=False
 )
 _STRENGTHS: Final[dict[Strength, pb.Reference.Strength.ValueType]] = {
     "LOW": pb.Reference.STRENGTH_LOW,
@@ -51,7 +51,8 @@ def image_job(wire: ImageRequest) -> pb.CreateJobRequest:
         height=height,
         quality=wire.quality.lower(),
     )
-    return pb.CreateJobRequest(generation=generation, sku=f"image.{wire.quality.lower()}", quantity=1)
+    sku = f"image.{wire.quality.lower()}"
+    return pb.CreateJobRequest(generation=generation, sku=sku, quantity=1, id_prefix="job")
 
 
 def video_job(wire: VideoRequest) -> pb.CreateJobRequest:
@@ -66,7 +67,9 @@ def video_job(wire: VideoRequest) -> pb.CreateJobRequest:
         duration_s=wire.duration,
         audio=wire.motion_has_audio,
     )
-    return pb.CreateJobRequest(generation=generation, sku="video.second", quantity=wire.duration)
+    return pb.CreateJobRequest(
+        generation=generation, sku="video.second", quantity=wire.duration, id_prefix="job"
+    )
 
 
 W = TypeVar("W", ImageRequest, VideoRequest)
@@ -92,12 +95,12 @@ def _checked(wire: W) -> W:
     return msgspec.structs.replace(wire, prompt=prompt, reference_image=reference)
 
 
-def references(wire: ImageRequest | VideoRequest) -> list[GivenImage]:
+def references(wire: ImageRequest | VideoRequest) -> list[GivenReference]:
     """The images that the output is to follow, as they were given."""
     reference = wire.reference_image
     if not isinstance(reference, ReferenceImage):
         return []
-    return [GivenImage(reference.image_url, _STRENGTHS[reference.strength])]
+    return [GivenReference("referenceImage", reference.image_url, strength=_STRENGTHS[reference.strength])]
 
 
 def compared(wire: W, identities: Sequence[str]) -> W:

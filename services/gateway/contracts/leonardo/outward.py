@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final, Literal
 
 from msgspec import UNSET
@@ -59,6 +60,40 @@ _FAULT_CODES: Final[dict[int, JobFaultCode]] = {
     pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: "reference_unavailable",
     pb.FAILURE_REASON_REFERENCE_UNSUITABLE: "invalid_reference_image",
 }
+
+
+_ENDED_FORM: Final = {
+    "ok": True,
+    "jobId": {"$": "job_id"},
+    "type": {"$": "kind"},
+    "model": {"$": "model"},
+    "createdAt": {"$": "created_at"},
+    "updatedAt": {"$": "updated_at"},
+    "completedAt": {"$": "ended_at"},
+}
+_COMPLETED_FORM: Final = {
+    **_ENDED_FORM,
+    "status": "complete",
+    "progress": 100,
+    "chargedCredits": {"$": "charged_credits"},
+    "error": None,
+}
+_FAILED_FORM: Final = {
+    **_ENDED_FORM,
+    "status": "failed",
+    "progress": {"$": "progress"},
+    "chargedCredits": 0,
+    "refundedCredits": {"$": "quoted_credits"},
+    "error": {"code": {"$": "failure_code"}, "message": {"$": "failure_message"}},
+}
+# The body is what `GET /v1/jobs/{jobId}` answers once the job has ended.
+WEBHOOK_FORM: Final = pb.WebhookForm(
+    storefront="leonardo",
+    completed=json.dumps(_COMPLETED_FORM),
+    failed=json.dumps(_FAILED_FORM),
+    failure_messages={0: _FAILED} | _FAILURES,
+    failure_codes={0: "generation_failed"} | dict(_FAULT_CODES),
+)
 
 
 def credits_of(millis: int) -> Credits:

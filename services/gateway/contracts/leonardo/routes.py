@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.gateway import reading
-from services.gateway.auth import Caller
-from services.gateway.backends import jobs_mode
 from services.gateway.contract import (
     CREATE_DEADLINE_S,
     Answer,
     Call,
     Contract,
     Operation,
+    PathPart,
     Reply,
     Route,
+    Tracking,
 )
 from services.gateway.contracts.leonardo import inward, outward
 from services.gateway.contracts.leonardo.errors import ERROR_CODES, error_example, render_error
@@ -28,10 +28,15 @@ from services.gateway.contracts.leonardo.wire import (
     UsageView,
     VideoRequest,
 )
+from services.gateway.creating import Order, create, replay_headers
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
 _NAME: Final = "leonardo"
 _EXAMPLE_ID: Final = "job_01jz8b7q4x8k2p9w3m5c6n7r8s"
+# One blue pixel, so that the example can be sent as it stands.
+_TINY_PNG: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mPQyr8NAAI7AXWRW14QAAAAAElFTkSuQmCC"
+)
 
 
 async def generate_image(call: Call) -> Answer:
@@ -47,24 +52,14 @@ async def generate_video(call: Call) -> Answer:
 
 
 async def _create(call: Call, wire: inward.W, request: pb.CreateJobRequest) -> Answer:
-    request.idempotency_key = reading.idempotency_key(call.request)
-    _sign(request, call.caller)
-    media = call.house.references
-    taken = await media.take(inward.references(wire), inward.REFERENCE_LIMITS, request, call.body)
-    compared = inward.compared(wire, taken.identities)
-    request.fingerprint = reading.fingerprint(call.request.path, compared)
-    answer = await media.create_job(request, taken)
-    headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
-    return Answer(202, outward.accepted(answer), headers)
-
-
-def _sign(request: pb.CreateJobRequest, caller: Caller) -> None:
-    request.customer_id = caller.customer_id
-    request.mode = jobs_mode(caller)
-    request.storefront = _NAME
-    request.id_prefix = "job"
-    request.limits.running_jobs = caller.running_jobs
-    request.limits.queued_jobs = caller.queued_jobs
+    order = Order(
+        request,
+        compared=lambda identities: inward.compared(wire, identities),
+        references=inward.references(wire),
+        limits=inward.REFERENCE_LIMITS,
+    )
+    answer = await create(call, order)
+    return Answer(202, outward.accepted(answer), replay_headers(answer))
 
 
 async def get_job(call: Call) -> Answer:
@@ -127,7 +122,7 @@ _IMAGE: Final = Operation(
         },
         "inlineReferenceImage": {
             "prompt": "the same bottle on a beach",
-            "referenceImage": {"imageUrl": "data:image/png;base64,iVBORw0KGgo…", "strength": "HIGH"},
+            "referenceImage": {"imageUrl": f"data:image/png;base64,{_TINY_PNG}", "strength": "HIGH"},
         },
     },
     reply=Reply(202, "The job was accepted.", AcceptedJob, {"image": _accepted("image", "gpt-image-2", 20)}),
@@ -188,6 +183,7 @@ _REFERENCE_FAILED: Final = {
         "please check that anybody can open it over HTTPS.",
     },
 }
+_PATH: Final = {"jobId": PathPart("The id that the create request answered.", _EXAMPLE_ID)}
 _STATUS: Final = Operation(
     summary="Get a job",
     description="The status of a job, no older than two seconds. Ask every few seconds until `status` is `complete` or "
@@ -199,6 +195,7 @@ _STATUS: Final = Operation(
         {"processing": _PROCESSING, "failed": _FAILED, "referenceUnavailable": _REFERENCE_FAILED},
     ),
     errors=("job_not_found", "job_status_unavailable"),
+    path=_PATH,
 )
 _RESULT: Final = Operation(
     summary="Get a result",
@@ -225,6 +222,7 @@ _RESULT: Final = Operation(
         },
     ),
     errors=("job_not_found", "job_not_complete", "job_failed", "job_status_unavailable"),
+    path=_PATH,
 )
 _USAGE: Final = Operation(
     summary="Get the balance",
@@ -273,4 +271,9 @@ CONTRACT: Final = Contract(
     error_example=error_example,
     common_errors=("invalid_api_key", "rate_limited", "internal_error"),
     guide=GUIDE,
+    webhook_form=outward.WEBHOOK_FORM,
+    tracking=Tracking(
+        "jobId", "jobId", "/v1/jobs/{jobId}", "status", ("complete", "failed"), "/v1/jobs/{jobId}/result"
+    ),
+    key_required=True,
 )

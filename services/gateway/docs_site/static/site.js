@@ -68,43 +68,48 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 // Links name the public address, which need not be the one this page was opened at: only their path is used.
 const own = (url) => { const at = new URL(url, location.href); return at.pathname + at.search; };
 
-const show = (shown, result) => {
-  const media = document.createElement(result.type === "video" ? "video" : "img");
-  media.src = own(result.url);
-  if (result.width && result.height) [media.width, media.height] = [result.width, result.height];
-  if (result.type === "video") {
-    media.controls = true;
-    if (result.previewUrl) media.poster = own(result.previewUrl);
-  } else {
-    media.alt = "The generated image";
-  }
-  const link = document.createElement("a");
-  link.href = own(result.url);
-  link.textContent = "Open the file";
-  shown.replaceChildren(media, link);
+// What the answer at a dotted name is, or undefined.
+const within = (answer, names) => names.split(".").reduce((value, name) => value?.[name], answer);
+
+const texts = (answer) => (answer && typeof answer === "object" ? Object.values(answer).flatMap(texts) : [answer]);
+
+// Every file that an answer links to, as what a person would look at or listen to.
+const show = (shown, answer) => {
+  const urls = [...new Set(texts(answer).filter((text) => typeof text === "string" && text.includes("/media/")).map(own))];
+  shown.replaceChildren(...urls.flatMap((url) => {
+    const link = document.createElement("a");
+    [link.href, link.textContent] = [url, "Open the file"];
+    const kind = { mp4: "video", mp3: "audio", wav: "audio", png: "img", jpg: "img", webp: "img" }[url.split("?")[0].split(".").pop()];
+    if (!kind) return [link];
+    const media = document.createElement(kind);
+    media.src = url;
+    if (kind === "img") media.alt = "The generated picture"; else media.controls = true;
+    return [media, link];
+  }));
 };
 
-// A job that was made here is followed to its end, as a client would do it, where this contract's paths are known.
-const paths = [...document.querySelectorAll(".try form")].map((form) => form.dataset.path);
-const statusPath = paths.find((path) => path.endsWith("/{jobId}"));
-const resultPath = paths.find((path) => path.endsWith("/{jobId}/result"));
+// A job that was made here is followed to its end, as a client would do it.
+const tracking = JSON.parse(document.querySelector("main").dataset.tracking ?? "null");
 const follow = async (jobId, headers, status, shown) => {
-  const at = (path) => path.replace("{jobId}", encodeURIComponent(jobId));
+  const at = (path) => (path.includes(`{${tracking.parameter}}`)
+    ? path.replace(`{${tracking.parameter}}`, encodeURIComponent(jobId))
+    : `${path}?${new URLSearchParams({ [tracking.parameter]: jobId })}`);
   status.textContent = "Accepted; waiting for it …";
+  let job;
   for (;;) {
-    const answer = await fetch(at(statusPath), { headers });
-    const job = await answer.json();
-    if (answer.ok && job.status === "complete") break;
-    if (answer.ok && job.status === "failed") { status.textContent = `Failed: ${job.error.message}`; return; }
-    if (!answer.ok && answer.status !== 429 && answer.status !== 503) { status.textContent = job.error.message; return; }
-    if (answer.ok) status.textContent = `${job.status}, ${job.progress} %`;
+    const answer = await fetch(at(tracking.status_path), { headers });
+    job = await answer.json();
+    const word = within(job, tracking.status);
+    if (answer.ok) status.textContent = word;
+    if (answer.ok && tracking.ended.includes(word)) break;
+    if (!answer.ok && answer.status !== 429 && answer.status !== 503) return;
     await pause(1000 * Math.min(30, Number(answer.headers.get("Retry-After")) || 2));
   }
-  const answer = await fetch(at(resultPath), { headers });
-  const result = await answer.json();
-  if (!answer.ok) { status.textContent = result.error.message; return; }
-  status.textContent = "Complete.";
-  show(shown, result);
+  if (tracking.result_path) {
+    const answer = await fetch(at(tracking.result_path), { headers });
+    if (answer.ok) job = await answer.json();
+  }
+  show(shown, job);
 };
 
 for (const form of document.querySelectorAll(".try form")) {
@@ -112,32 +117,40 @@ for (const form of document.querySelectorAll(".try form")) {
   const status = form.querySelector(".progress");
   const shown = form.querySelector(".shown");
   const button = form.querySelector("[type=submit]");
+  const typed = (place) => [...form.querySelectorAll(`input[name^="${place}:"]`)]
+    .map((input) => [input.name.slice(place.length + 1), input.value.trim()]);
+  const requested = () => {
+    const fields = new FormData(form);
+    const headers = fields.has("key") ? { Authorization: `Bearer ${fields.get("key").trim()}` } : {};
+    const query = new URLSearchParams(typed("query").filter(([, value]) => value));
+    const path = typed("path").reduce((at, [name, value]) => at.replace(`{${name}}`, encodeURIComponent(value)), form.dataset.path);
+    const request = { method: form.dataset.method, headers: { ...headers } };
+    if ("keyed" in form.dataset) request.headers["Idempotency-Key"] = `docs-${Date.now()}-${Math.random().toString(36).slice(2)}`;
+    if (fields.has("body")) {
+      const asForm = "form" in form.dataset;
+      if (!asForm) request.headers["Content-Type"] = "application/json";
+      request.body = asForm ? new URLSearchParams(JSON.parse(fields.get("body"))) : fields.get("body");
+    }
+    return [query.size ? `${path}?${query}` : path, request, headers];
+  };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const fields = new FormData(form);
-    const authorization = { Authorization: `Bearer ${fields.get("key").trim()}` };
-    const headers = { ...authorization };
-    const request = { method: form.dataset.method, headers };
-    if (fields.has("body")) {
-      headers["Content-Type"] = "application/json";
-      headers["Idempotency-Key"] = `docs-${Date.now()}-${Math.random().toString(36).slice(2)}`;
-      request.body = fields.get("body");
-    }
     button.disabled = true;
     status.textContent = "";
     shown.replaceChildren();
     const say = (text) => { output.querySelector("code").textContent = text; output.hidden = false; };
     try {
-      const path = form.dataset.path.replace("{jobId}", encodeURIComponent((fields.get("jobId") ?? "").trim()));
+      const [path, request, authorization] = requested();
       const response = await fetch(path, request);
       const raw = await response.text();
       let body = null;
       try { body = JSON.parse(raw); } catch { /* shown as it came */ }
       say(`${response.status} ${response.statusText}\n\n${body ? JSON.stringify(body, null, 2) : raw}`);
-      if (response.status === 202 && body?.jobId) {
-        for (const input of document.querySelectorAll("input[name=jobId]")) input.value = body.jobId;
-        if (statusPath && resultPath) await follow(body.jobId, authorization, status, shown);
-      } else if (response.ok && body?.url) {
+      const jobId = "keyed" in form.dataset && response.ok ? within(body, tracking.job_id) : undefined;
+      if (jobId !== undefined) {
+        for (const input of document.querySelectorAll(`input[name$=":${tracking.parameter}"]`)) input.value = jobId;
+        await follow(jobId, authorization, status, shown);
+      } else if (response.ok) {
         show(shown, body);
       }
     } catch (fault) {

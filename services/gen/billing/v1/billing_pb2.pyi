@@ -71,6 +71,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The token of a password reset is unknown, used or too old."""
     REASON_USER_NOT_FOUND: _Reason.ValueType  # 20
     """No user with that id."""
+    REASON_OVERLOADED: _Reason.ValueType  # 21
+    """More passwords or mails wait than are worked off in a sensible time; the same for everybody."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix."""
@@ -119,6 +121,8 @@ REASON_INVALID_RESET_TOKEN: Reason.ValueType  # 19
 """The token of a password reset is unknown, used or too old."""
 REASON_USER_NOT_FOUND: Reason.ValueType  # 20
 """No user with that id."""
+REASON_OVERLOADED: Reason.ValueType  # 21
+"""More passwords or mails wait than are worked off in a sensible time; the same for everybody."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:

@@ -49,6 +49,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The form was never made known."""
     REASON_JOB_OF_ANOTHER_CUSTOMER: _Reason.ValueType  # 11
     """The job belongs to another customer of the same storefront; only told where the storefront asked for it."""
+    REASON_WEBHOOKS_OFF: _Reason.ValueType  # 12
+    """This process was not given the keys that webhooks need."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix.
@@ -79,6 +81,8 @@ REASON_UNKNOWN_WEBHOOK_FORM: Reason.ValueType  # 10
 """The form was never made known."""
 REASON_JOB_OF_ANOTHER_CUSTOMER: Reason.ValueType  # 11
 """The job belongs to another customer of the same storefront; only told where the storefront asked for it."""
+REASON_WEBHOOKS_OFF: Reason.ValueType  # 12
+"""This process was not given the keys that webhooks need."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:
@@ -151,6 +155,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """A reference could not be fetched."""
     FAILURE_REASON_REFERENCE_UNSUITABLE: _FailureReason.ValueType  # 10
     """A reference is sound, but not of a size that the model takes."""
+    FAILURE_REASON_CANCELED: _FailureReason.ValueType  # 11
+    """Its customer, or an operator, asked for its end."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a generation did not succeed, in words that name no provider."""
@@ -176,6 +182,8 @@ FAILURE_REASON_REFERENCE_UNAVAILABLE: FailureReason.ValueType  # 9
 """A reference could not be fetched."""
 FAILURE_REASON_REFERENCE_UNSUITABLE: FailureReason.ValueType  # 10
 """A reference is sound, but not of a size that the model takes."""
+FAILURE_REASON_CANCELED: FailureReason.ValueType  # 11
+"""Its customer, or an operator, asked for its end."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _JobState:

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
 from services.chassis.ids import new_id
 from services.provider_pool.adapters import interface
-from services.provider_pool.adapters.costs import PerImage, PerSecond
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Capability,
+    Cancellation,
     Context,
     Feature,
     Generation,
-    Kind,
     ModelSpec,
     OutputRef,
     Prepared,
     ProviderError,
-    Range,
-    ReferenceCapability,
     ReferenceFile,
     Role,
     Snapshot,
@@ -40,54 +35,20 @@ from services.provider_pool.adapters.interface import (
     TaskState,
     Terms,
 )
-from services.provider_pool.adapters.sandbox import instant
 from services.provider_pool.adapters.sandbox.behaviour import Behaviour, behaviour, complaint
+from services.provider_pool.adapters.sandbox.commission import render_order
+from services.provider_pool.adapters.sandbox.instant_outputs import instant_content, instant_outputs
+from services.provider_pool.adapters.sandbox.models import MODELS
 from services.provider_pool.adapters.sandbox.orders import Ending, Order, OrderBook, Upload
 from services.provider_pool.adapters.sandbox.render_farm import RenderFarm
-from services.provider_pool.adapters.sandbox.render_order import (
-    REFERENCES_MAX,
-    RenderedFile,
-    RenderOrder,
-    RenderReference,
-)
+from services.provider_pool.adapters.sandbox.render_order import RenderedFile
 from services.provider_pool.disk_trips import DiskTrips, one_by_one
 
 log = logging.getLogger(__name__)
 
-_SIDES_PX: Final = Range(256, 2048, 2)
-_PROMPT: Final = Range(1, 20_000)
-_REFERENCES: Final = ReferenceCapability(images=REFERENCES_MAX)
-_CREDIT_MILLIS: Final = 1000
-
-MODELS: Final = (
-    ModelSpec(
-        model="gpt-image-2",
-        upstream="sandbox-picture",
-        kind=Kind.IMAGE,
-        capability=Capability(
-            _PROMPT,
-            _SIDES_PX,
-            _SIDES_PX,
-            qualities=frozenset({"", "low", "medium"}),
-            references=_REFERENCES,
-        ),
-        cost=PerImage({"": 20 * _CREDIT_MILLIS, "low": 20 * _CREDIT_MILLIS, "medium": 60 * _CREDIT_MILLIS}),
-    ),
-    ModelSpec(
-        model="seedance-2.0-fast",
-        upstream="sandbox-film",
-        kind=Kind.VIDEO,
-        capability=Capability(
-            _PROMPT, _SIDES_PX, _SIDES_PX, Range(4, 15), audio=True, references=_REFERENCES
-        ),
-        cost=PerSecond(600 * _CREDIT_MILLIS),
-    ),
-)
-
 # A film of the longest length needs seconds; a machine that needs minutes for it has other troubles.
 RENDER_DEADLINE_S: Final = 240.0
 _RETRY_AFTER_S: Final = 2.0
-_PREVIEW_SIDE_PX: Final = 16
 _CHUNK_BYTES: Final = 256 * 1024
 # Jobs of which the sandbox remembers that it has refused them once already.
 _REMEMBERED_JOBS: Final = 10_000
@@ -102,7 +63,7 @@ class SandboxAdapter(interface.Adapter):
     """Draws what it is asked for into files in `folder`, in at most `workers` processes."""
 
     name: ClassVar[str] = "sandbox"
-    features: ClassVar[frozenset[Feature]] = frozenset({Feature.LIST, Feature.POLL_MANY})
+    features: ClassVar[frozenset[Feature]] = frozenset({Feature.LIST, Feature.POLL_MANY, Feature.CANCEL})
     # It is on this machine, so its budget is only there to be exercised.
     # An order is in the list before its submission is answered, and no sender starts later than 7.5 s: what is
     # not there after twice that never will be.
@@ -128,7 +89,8 @@ class SandboxAdapter(interface.Adapter):
     ) -> Prepared:
         if generation.kind is not spec.kind or not spec.capability.accepts(generation):
             raise interface.InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not all(map(_REFERENCES.suits, references)):
+        suits = spec.capability.references.suits
+        if len(references) != len(generation.references) or not all(map(suits, references)):
             raise interface.InvalidRequest(
                 f"{spec.upstream} needs a file of a fitting size for each reference"
             )
@@ -209,9 +171,21 @@ class SandboxAdapter(interface.Adapter):
         if order.ending is Ending.BAD_OUTPUT:
             yield _chunks_of(_BAD_OUTPUT)
         elif order.instant:
-            yield _chunks_of(_instant(order.generation, output.role))
+            yield _chunks_of(instant_content(order, output.role))
         else:
             yield _chunks_in(Path(output.location))
+
+    async def cancel(self, context: Context, account: AccountAccess, task: TaskRef) -> Cancellation:
+        order = await asyncio.to_thread(self._orders.find, account.account_id, task.task_id)
+        if order is None:
+            return Cancellation("maybe")
+        if self._snapshot(order, context.clock.now_ms()).state is TaskState.SUCCEEDED:
+            return Cancellation("yes")
+        self._farm.cancel(order.task_id)
+        if drawing := self._drawing.get(order.task_id):
+            await asyncio.wait([drawing])
+        await self.forget(context, account, task)
+        return Cancellation("no", 0)
 
     async def forget(self, context: Context, account: AccountAccess, task: TaskRef) -> None:
         await self._small_work.run(partial(self._orders.remove, account.account_id, task.task_id))
@@ -250,7 +224,7 @@ class SandboxAdapter(interface.Adapter):
 
     async def _drawn(self, order: Order) -> None:
         try:
-            files = await self._farm.render(_render_order(order, self._orders.upload_paths(order)))
+            files = await self._farm.render(render_order(order, self._orders.upload_paths(order)))
         except ServiceError as error:
             if error.kind not in _PASSING:
                 self._failed[order.task_id] = error.message
@@ -271,7 +245,7 @@ class SandboxAdapter(interface.Adapter):
             return _failed("the sandbox was asked to fail")
         if order.task_id in self._failed:
             return _failed(self._failed[order.task_id])
-        outputs = _instant_outputs(order.generation) if order.instant else order.outputs
+        outputs = instant_outputs(order) if order.instant else order.outputs
         if not outputs:
             return _under_way(order, elapsed_ms)
         return Snapshot(TaskState.SUCCEEDED, progress=100, outputs=outputs)
@@ -313,55 +287,14 @@ def _without_references(generation: Generation) -> Generation:
 
 
 def _uploads(references: Sequence[ReferenceFile]) -> tuple[Upload, ...]:
-    return tuple(Upload(file.sha256, file.strength) for file in references)
-
-
-def _render_order(order: Order, uploaded: Sequence[Path]) -> RenderOrder:
-    generation = order.generation
-    kind: Literal["image", "video"] = "video" if generation.kind is Kind.VIDEO else "image"
-    return RenderOrder(
-        order_id=order.task_id,
-        kind=kind,
-        prompt=generation.prompt,
-        width=generation.width,
-        height=generation.height,
-        duration_s=generation.duration_s,
-        audio=generation.audio,
-        seed=_seed(generation),
-        quality=generation.quality,
-        references=tuple(
-            RenderReference(str(path), upload.strength.value)
-            for path, upload in zip(uploaded, order.uploads, strict=True)
-        ),
+    return tuple(
+        Upload(file.sha256, file.strength, file.role, file.width, file.height) for file in references
     )
-
-
-def _seed(generation: Generation) -> int:
-    if generation.seed is not None:
-        return generation.seed
-    # Without a seed the prompt decides, so that the same request gives the same picture.
-    return int.from_bytes(hashlib.sha256(generation.prompt.encode()).digest()[:4])
 
 
 def _output(file: RenderedFile) -> OutputRef:
     duration_ms = round((file.duration_s or 0) * 1000)
     return OutputRef(Role(file.role), str(file.path), file.content_type, file.width, file.height, duration_ms)
-
-
-def _instant_outputs(generation: Generation) -> tuple[OutputRef, ...]:
-    width, height = generation.width, generation.height
-    if generation.kind is Kind.IMAGE:
-        return (OutputRef(Role.PRIMARY, "", "image/png", width, height),)
-    film = OutputRef(Role.PRIMARY, "", "video/mp4", width, height, generation.duration_s * 1000)
-    return (film, OutputRef(Role.PREVIEW, "", "image/png", _PREVIEW_SIDE_PX, _PREVIEW_SIDE_PX))
-
-
-def _instant(generation: Generation, role: Role) -> bytes:
-    if role is Role.PREVIEW:
-        return instant.picture(_PREVIEW_SIDE_PX, _PREVIEW_SIDE_PX)
-    if generation.kind is Kind.IMAGE:
-        return instant.picture(generation.width, generation.height)
-    return instant.film(generation.width, generation.height, generation.duration_s)
 
 
 async def _chunks_of(content: bytes) -> AsyncIterator[bytes]:

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from services.provider_pool.adapters.sandbox.layers import mix
-from services.provider_pool.adapters.sandbox.reference_print import read_print
-from services.provider_pool.adapters.sandbox.render_order import RenderOrder, Strength
+from services.provider_pool.adapters.sandbox.reference_print import read_clip_print, read_print
+from services.provider_pool.adapters.sandbox.render_order import RenderOrder, RenderReference, Strength
 from services.provider_pool.adapters.sandbox.scene import Colour, Palette
 
 _OPACITY: Final[dict[Strength, float]] = {"low": 0.36, "mid": 0.6, "high": 0.85}
@@ -41,6 +41,9 @@ _HANGINGS: Final = (
     (2, 3, 2),
     (2, 3, 3),
     (3, 3, 3),
+    (3, 4, 3),
+    (4, 4, 3),
+    (4, 4, 4),
 )
 # A picture that has a column for itself gets more room.
 _ALONE: Final = 1.45
@@ -67,19 +70,26 @@ class Print:
         return left, top, left + width, top + height
 
 
+def seen(order: RenderOrder) -> list[RenderReference]:
+    """The references that hang in the frame: pictures and films; given frames are shown in their time only."""
+    return [reference for reference in order.references if reference.role in ("image", "video")]
+
+
 def hang(order: RenderOrder) -> list[Print]:
-    """Read an order's references into prints for its frame; a film's are larger, since it approaches them.
+    """Read an order's pictures and films into prints for its frame; a film's are larger, since it approaches them.
 
     Raises ReferenceUnusable.
     """
     film = order.kind == "video"
-    areas = _areas(len(order.references), order.width, order.height)
+    shown = seen(order)
+    areas = _areas(len(shown), order.width, order.height)
     prints = []
-    for place, (reference, area) in enumerate(zip(order.references, areas, strict=True)):
+    for place, (reference, area) in enumerate(zip(shown, areas, strict=True)):
         width, height = area[2] - area[0], area[3] - area[1]
         if film:
             width, height = _even(width * APPROACH), _even(height * APPROACH)
-        picture = read_print(reference.path, width, height)
+        read = read_clip_print if reference.role == "video" else read_print
+        picture = read(reference.path, width, height)
         opacity = _OPACITY[reference.strength]
         mask = _mask(order, area, opacity, framed=len(areas) > 1)
         prints.append(Print(picture, mask, area, _WANDERINGS[place % len(_WANDERINGS)]))
@@ -89,10 +99,10 @@ def hang(order: RenderOrder) -> list[Print]:
 def lay(frame: Image.Image, prints: Sequence[Print]) -> None:
     """Blend the prints with a still picture of the scene."""
     for hung in prints:
-        seen = hung.picture
-        if seen.size != hung.mask.size:
-            seen = seen.resize(hung.mask.size, Image.Resampling.BILINEAR)
-        frame.paste(seen, hung.area[:2], hung.mask)
+        picture = hung.picture
+        if picture.size != hung.mask.size:
+            picture = picture.resize(hung.mask.size, Image.Resampling.BILINEAR)
+        frame.paste(picture, hung.area[:2], hung.mask)
 
 
 def taken_over(palette: Palette, prints: Sequence[Print], strengths: Sequence[Strength]) -> Palette:

@@ -14,7 +14,14 @@ from typing import Final
 
 from services.provider_pool.adapters.interface import Kind
 
-PACE_MS: Final[Mapping[Kind, int]] = {Kind.IMAGE: 1_500, Kind.VIDEO: 6_000}
+PACE_MS: Final[Mapping[Kind, int]] = {
+    Kind.IMAGE: 1_500,
+    Kind.VIDEO: 6_000,
+    Kind.VOICE: 1_000,
+    Kind.MUSIC: 3_000,
+    Kind.INFOGRAPHIC: 2_000,
+    Kind.TEXT: 800,
+}
 """How long a job pretends to take: long enough to see it run, short enough to wait for."""
 
 LONGEST_PACE_MS: Final = 3_600_000
@@ -77,7 +84,7 @@ def complaint(options: Mapping[str, str]) -> str | None:
 
 
 def _pace_ms(kind: Kind, markers: Mapping[str, str], options: Mapping[str, str]) -> int:
-    pace_ms = _number(options.get("pace_ms"), float(PACE_MS.get(kind, 1_500)))
+    pace_ms = _number(options.get("pace_ms"), float(PACE_MS[kind]))
     if "pace" in markers:
         pace_ms = _number(markers["pace"], pace_ms / 1000) * 1000
     if "slow" in markers:

@@ -14,6 +14,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 PANEL: Final = (14, 17, 24)
 INK: Final = (246, 246, 242)
 MARK: Final = "sandbox"
+WATERMARK: Final = "AI generated"
+_WATERMARK_SIZE: Final = 0.055
 # Opaque enough that white text keeps a contrast of more than 7 to 1 even over a white scene.
 _PANEL_OPACITY: Final = 214
 # Panel and text sizes in shares of the frame's shorter side.
@@ -150,7 +152,9 @@ def _set_text(text: str, width: int, height: int, inner_px: float) -> tuple[list
     return wrap(text, _font(small), inner_px, lines_max)[0], _font(small), small
 
 
-def make_overlay(prompt: str, label: str, width: int, height: int, *, bar: bool) -> Overlay:
+def make_overlay(
+    prompt: str, label: str, width: int, height: int, *, bar: bool, watermark: bool = False
+) -> Overlay:
     """Draw panel, prompt and mark for a frame of this size; `bar` leaves room for a progress bar under the text."""
     short = min(width, height)
     margin, pad = max(4, round(short * _MARGIN)), max(5, round(short * 0.028))
@@ -164,6 +168,8 @@ def make_overlay(prompt: str, label: str, width: int, height: int, *, bar: bool)
     for row, line in enumerate(lines):
         pen.text((box[0] + pad, box[1] + pad + row * step - size * 0.12), line, (*INK, 255), font)
     _draw_mark(image, readable(label), margin)
+    if watermark:
+        _draw_watermark(image, margin)
     return Overlay(image, box)
 
 
@@ -178,6 +184,17 @@ def _rounded(
     alpha = image.getchannel("A")
     alpha.paste(mask.reduce(2), box[:2])
     image.putalpha(alpha)
+
+
+def _draw_watermark(image: Image.Image, margin: int) -> None:
+    """Large and half transparent, with an edge that is seen on any ground."""
+    size = max(_TEXT_MIN_PX, round(min(image.size) * _WATERMARK_SIZE))
+    layer = Image.new("RGBA", image.size)
+    edge = max(1, size // 24)
+    ImageDraw.Draw(layer).text(
+        (margin, margin), WATERMARK, (*INK, 170), _font(size), stroke_width=edge, stroke_fill=(*PANEL, 130)
+    )
+    image.alpha_composite(layer)
 
 
 def _draw_mark(image: Image.Image, label: str, margin: int) -> None:

@@ -10,17 +10,18 @@ from typing import Any, Final
 
 import av
 import numpy as np
-from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
 from services.provider_pool.adapters.sandbox.backdrop import Print, hang
-from services.provider_pool.adapters.sandbox.caption import make_overlay
+from services.provider_pool.adapters.sandbox.caption import Overlay, make_overlay
+from services.provider_pool.adapters.sandbox.film_frames import GivenFrame, given_frames
+from services.provider_pool.adapters.sandbox.film_sound import sound_frames, until
 from services.provider_pool.adapters.sandbox.layers import Layer, Motion, Stage
-from services.provider_pool.adapters.sandbox.picture import add_grain, paint_stage, shown, write_png
+from services.provider_pool.adapters.sandbox.picture import add_grain, paint_stage, shown, write_jpeg
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
-from services.provider_pool.adapters.sandbox.sound import RATE_HZ, compose_piece
+from services.provider_pool.adapters.sandbox.sound import RATE_HZ
 
 FRAMES_PER_S: Final = 24
 # One thread: with more, x264 may cut a film differently from run to run and its bytes would differ.
@@ -32,7 +33,6 @@ _X264: Final = {
     "g": str(2 * FRAMES_PER_S),
     "x264-params": "cabac=1:deblock=0,0",
 }
-_AAC_FRAME: Final = 1024
 _AAC_BITS_PER_S: Final = 128_000
 _BAR_INK: Final = (246, 246, 242)
 
@@ -137,12 +137,15 @@ def _paste(frame: tuple[Image.Image, Image.Image, Image.Image], planes: _Planes,
 class _Projector:
     """Composes the frames of one film."""
 
-    def __init__(self, order: RenderOrder, stage: Stage, prints: Sequence[Print]) -> None:
+    def __init__(
+        self, order: RenderOrder, stage: Stage, prints: Sequence[Print], given: Sequence[GivenFrame]
+    ) -> None:
         self._order = order
         self._approaches = list(map(_Approach, prints))
+        self._given = [(frame, _to_planes(frame.picture, None, 0, 0, Motion())) for frame in given]
         self._frames = order.duration_s * FRAMES_PER_S
         self._layers = [part for layer in stage.layers for part in _parts(layer)]
-        overlay = make_overlay(order.prompt, order.label, order.width, order.height, bar=True)
+        overlay = _overlay(order)
         self.overlay = overlay
         self._still = [_cropped(overlay.image, box) for box in _boxes(overlay.image)]
         self._bar = _to_planes(
@@ -172,6 +175,8 @@ class _Projector:
         for approach in self._approaches:
             seen = approach.at(progress)
             _paste(frame, seen, seen.left, seen.top)
+        for given, whole in self._given:
+            _paste(frame, _thinned(whole, given.opacity(number / max(1, self._frames - 1))), 0, 0)
         for still in self._still:
             _paste(frame, still, still.left, still.top)
         left, _, right, bottom = self.overlay.panel_box
@@ -179,6 +184,19 @@ class _Projector:
         done = max(2, round(full * (number + 1) / self._frames) // 2 * 2)
         top = (bottom - _bar_inset(order) - _bar_height(order)) // 2 * 2
         _paste(frame, _narrowed(self._bar, done), (left + _bar_inset(order)) // 2 * 2, top)
+
+
+def _overlay(order: RenderOrder) -> Overlay:
+    size = order.width, order.height
+    return make_overlay(order.prompt, order.label, *size, bar=True, watermark=order.watermark)
+
+
+def _thinned(planes: _Planes, opacity: float) -> _Planes:
+    """Planes of which only a share is seen."""
+    if opacity >= 1:
+        return planes
+    mask = Image.new("L", planes.y.size, round(opacity * 255))
+    return replace(planes, mask=mask, mask_half=mask.reduce(2))
 
 
 def _bar_height(order: RenderOrder) -> int:
@@ -212,35 +230,51 @@ def _cropped(overlay: Image.Image, box: tuple[int, int, int, int]) -> _Planes:
     return _to_planes(part.convert("RGB"), part.getchannel("A"), box[0], box[1], Motion())
 
 
-def draw_poster(order: RenderOrder, stage: Stage, prints: Sequence[Print]) -> Image.Image:
+def draw_poster(
+    order: RenderOrder, stage: Stage, prints: Sequence[Print], given: Sequence[GivenFrame] = ()
+) -> Image.Image:
     """The film's first frame as a picture, without the progress bar."""
     frame = add_grain(shown(stage, prints), stage)
-    overlay = make_overlay(order.prompt, order.label, order.width, order.height, bar=True)
+    for first in (one for one in given if one.role == "first_frame"):
+        frame.paste(first.picture)
+    overlay = _overlay(order)
     frame.paste(overlay.image, (0, 0), overlay.image)
     return frame
 
 
-def write_film(order: RenderOrder, film: Path, poster: Path) -> None:
-    """Draw an order of kind video into an MP4 file and its poster into a PNG file. Raises ReferenceUnusable."""
-    prints = hang(order)
+def write_film(order: RenderOrder, film: Path, poster: Path, last_frame: Path | None = None) -> None:
+    """Draw an order of kind video into an MP4 file, and its poster and last frame into JPEG files.
+
+    Raises ReferenceUnusable.
+    """
+    prints, given = hang(order), given_frames(order)
     stage = paint_stage(order, prints, moving=True)
-    write_png(draw_poster(order, stage, prints), poster)
+    write_jpeg(draw_poster(order, stage, prints, given), poster)
+    pixels = _encode(order, _Projector(order, stage, prints, given), stage.scene.chance, film)
+    if last_frame is not None:
+        shot: Any = VideoFrame.from_ndarray(pixels, format="yuv420p")
+        write_jpeg(shot.to_image(), last_frame)
+
+
+def _encode(order: RenderOrder, projector: _Projector, chance: int, film: Path) -> NDArray[np.uint8]:
+    """Write the film; its last frame as it went in."""
     options = {"movflags": "+faststart", "fflags": "+bitexact", "use_editlist": "1"}
     with av.open(str(film), "w", format="mp4", options=options) as container:
         video = _open_video(container, order)
         audio = _open_audio(container) if order.audio else None
-        sound = _sound_frames(order, stage.scene.chance) if audio is not None else iter(())
-        for number, pixels in enumerate(_Projector(order, stage, prints).frames()):
+        sound = sound_frames(order, chance) if audio is not None else iter(())
+        for number, pixels in enumerate(projector.frames()):
             frame = VideoFrame.from_ndarray(pixels, format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, FRAMES_PER_S)
             container.mux(video.encode(frame))
             # Sound goes in beside its picture, so that a player needs no far seeks.
             if audio is not None:
-                for piece in _until(sound, (number + 1) / FRAMES_PER_S):
+                for piece in until(sound, (number + 1) / FRAMES_PER_S):
                     container.mux(audio.encode(piece))
         container.mux(video.encode(None))
         if audio is not None:
             container.mux(audio.encode(None))
+    return pixels
 
 
 def _open_video(container: Any, order: RenderOrder) -> Any:
@@ -258,21 +292,3 @@ def _open_audio(container: Any) -> Any:
     stream = container.add_stream("aac", rate=RATE_HZ, layout="stereo", options={"aac_coder": "fast"})
     stream.bit_rate = _AAC_BITS_PER_S
     return stream
-
-
-def _sound_frames(order: RenderOrder, chance: int) -> Iterator[AudioFrame]:
-    # Whole AAC frames only, never past the last picture: otherwise the film would be longer than asked.
-    samples = order.duration_s * RATE_HZ // _AAC_FRAME * _AAC_FRAME
-    piece = compose_piece(chance, samples)
-    for start in range(0, samples, _AAC_FRAME):
-        part = np.ascontiguousarray(piece[:, start : start + _AAC_FRAME])
-        frame = AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, start, Fraction(1, RATE_HZ)
-        yield frame
-
-
-def _until(sound: Iterator[AudioFrame], end_s: float) -> Iterator[AudioFrame]:
-    for frame in sound:
-        yield frame
-        if frame.pts is None or (frame.pts + _AAC_FRAME) / RATE_HZ >= end_s:
-            return

@@ -32,6 +32,37 @@ def film(width: int, height: int, duration_s: int) -> bytes:
     return brand + _box(b"moov", _box(b"mvhd", movie) + _box(b"trak", _box(b"tkhd", track)))
 
 
+STILL_SIDE_PX: Final = 16
+STILL: Final = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d"
+    "3c3933383740485c4e404457453738506d51575f626768673e4d71797064785c656763ffc0000b080010001001011100ffc400150001"
+    "0100000000000000000000000000000005ffc40014100100000000000000000000000000000000ffda0008010100003f009203ffd9"
+)
+"""A grey JPEG of this side: the poster of every film."""
+
+TEXT: Final = b"This is what a load test writes.\n"
+
+FRAME_MS: Final = 36
+# MPEG-2 layer III, 8 kbit/s, 16 kHz, mono; without a bit of sound in it.
+_SILENT_FRAME: Final = bytes.fromhex("fff318c4") + bytes(32)
+_WAV_HZ: Final = 8_000
+
+
+@lru_cache(maxsize=64)
+def mp3(duration_s: int) -> bytes:
+    """Silence of this length, but for the part of a frame."""
+    return _SILENT_FRAME * round(duration_s * 1000 / FRAME_MS)
+
+
+@lru_cache(maxsize=16)
+def wav(duration_s: int) -> bytes:
+    """Silence of exactly this length."""
+    size = duration_s * _WAV_HZ
+    form = struct.pack("<HHIIHH", 1, 1, _WAV_HZ, _WAV_HZ, 1, 8)
+    head = b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<I", 16) + form
+    return head + b"data" + struct.pack("<I", size) + b"\x80" * size
+
+
 def _png_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from services.provider_pool.adapters.interface import Generation, OutputRef, Strength
+from services.provider_pool.adapters.interface import Generation, OutputRef, ReferenceRole, Strength
 
 KEPT_S: Final = 86_400.0
 """Orders that nobody collected are forgotten after a day, as a provider's would be."""
@@ -40,10 +40,13 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A reference that came with an order, by its content, and how closely it is to be followed."""
+    """A reference that came with an order, by its content, what it is for, and how closely it is to be followed."""
 
     sha256: str
     strength: Strength
+    role: ReferenceRole = ReferenceRole.IMAGE
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,14 @@ def read_print(path: str, width: int, height: int) -> Image.Image:
         raise ReferenceUnusable("a reference cannot be decoded") from None
 
 
+def read_clip_print(path: str, width: int, height: int) -> Image.Image:
+    """The same of a film, from near its beginning. Raises ReferenceUnusable."""
+    # Only here, so that a worker of pictures never loads the libraries of films.
+    from services.provider_pool.adapters.sandbox.reference_clip import picture_of
+
+    return _printed(picture_of(path), width, height)
+
+
 def _printed(image: Image.Image, width: int, height: int) -> Image.Image:
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     size = (height, width) if orientation in _ON_ITS_SIDE else (width, height)

@@ -1,4 +1,4 @@
-"""Draws pictures and films in worker processes, so that the pool's event loop never waits for a pixel."""
+"""Draws, speaks, plays and writes in worker processes, so that the pool's event loop never waits for a pixel."""
 
 from __future__ import annotations
 
@@ -163,6 +163,12 @@ class RenderFarm:
         task = known[1] if known is not None else self._begin(order)
         return await asyncio.shield(task)
 
+    def cancel(self, order_id: str) -> None:
+        """Stop drawing an order, if it waits or is being drawn; whoever waits for it gets UNAVAILABLE."""
+        known = self._orders.get(order_id)
+        if known is not None:
+            known[1].cancel()
+
     async def close(self) -> None:
         """End all workers at once; orders that wait or are being drawn end with UNAVAILABLE."""
         self._closed = True
@@ -193,8 +199,8 @@ class RenderFarm:
             async with self._slots:
                 return self._files(await self._draw(order))
         except asyncio.CancelledError:
-            # Only close() cancels this task, and callers must not mistake that for their own cancellation.
-            raise _failure(Kind.UNAVAILABLE, "the render farm is closed") from None
+            # Callers must not mistake that for their own cancellation.
+            raise _failure(Kind.UNAVAILABLE, "the drawing was stopped") from None
 
     async def _draw(self, order: RenderOrder) -> Mapping[str, Any]:
         for _ in range(_TRIES):

@@ -1,74 +1,35 @@
-"""The process that draws: reads render orders as JSON lines on stdin, answers each with one JSON line on stdout.
+"""The process that draws, speaks, plays and writes: orders as JSON lines on stdin, for each a JSON line on stdout.
 
 Started by the render farm as `python -m services.provider_pool.adapters.sandbox.render_worker FOLDER`. It alone imports
-numpy, Pillow and PyAV. It runs at the lowest priority, within limits of memory and time, and ends with its parent.
+numpy, Pillow, PyAV and the speech library. It runs at the lowest priority, within limits of memory and time, and ends with its parent.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
-import platform
-import resource
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from services.provider_pool.adapters.sandbox.process_limits import (
+    allow_processor_time,
+    die_with_parent,
+    limit_memory,
+    lower_priority,
+)
 from services.provider_pool.adapters.sandbox.render_order import (
     ReferenceUnusable,
     RenderOrder,
     RenderReference,
+    Role,
 )
 
-# The largest scene needs a few hundred megabytes of address space; more is a fault, and must not take the machine.
-MEMORY_MAX_BYTES: Final = 2 * 1024**3
-# Processor seconds for one order: many times what the longest film needs on a slow machine.
-ORDER_CPU_MAX_S: Final = 300
-NICENESS: Final = 15
+_EXTRA: Final = frozenset({"numpy", "PIL", "av", "espeakng_loader"})
 EXTRA_MISSING: Final = "the sandbox extra is not installed"
-_PR_SET_PDEATHSIG: Final = 1
-# ioprio_set: who = process, value = class "idle" in the upper bits. The call has no wrapper in the C library.
-_IOPRIO_SYSCALL: Final = {"x86_64": 251, "aarch64": 30}
-_IOPRIO_IDLE: Final = 3 << 13
-
-
-def lower_priority() -> None:
-    """Give way to every other process in processor and disk; whatever the system refuses is left out."""
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    number = _IOPRIO_SYSCALL.get(platform.machine())
-    if number is not None and sys.platform == "linux":
-        ctypes.CDLL(None).syscall(number, 1, 0, _IOPRIO_IDLE)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends, even in the middle of a film."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def limit_memory() -> None:
-    """Bound the address space, so that a fault ends in an error here and not in a machine without memory."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = MEMORY_MAX_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_MAX_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def allow_processor_time() -> None:
-    """Move the limit of processor time so that the next order has ORDER_CPU_MAX_S."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    bound = int(used.ru_utime + used.ru_stime) + ORDER_CPU_MAX_S
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard)
-    )
 
 
 def partial_path(folder: Path, name: str, pid: int) -> Path:
@@ -76,44 +37,95 @@ def partial_path(folder: Path, name: str, pid: int) -> Path:
     return folder / f".{name}.{pid}.part"
 
 
+@dataclass(frozen=True)
+class _File:
+    """One file of an order: what for, what of, and how its name ends."""
+
+    role: Role
+    content_type: str
+    ending: str
+
+
+_PICTURE: Final = _File("primary", "image/png", "png")
+_FILM: Final = _File("primary", "video/mp4", "mp4")
+_POSTER: Final = _File("preview", "image/jpeg", "poster.jpg")
+_LAST_FRAME: Final = _File("last_frame", "image/jpeg", "last.jpg")
+_TEXT: Final = _File("primary", "text/plain", "txt")
+_SOUNDS: Final = {
+    "mp3": _File("primary", "audio/mpeg", "mp3"),
+    "wav": _File("primary", "audio/wav", "wav"),
+}
+
+
+def _files(order: RenderOrder) -> list[_File]:
+    match order.kind:
+        case "image" | "infographic":
+            return [_PICTURE]
+        case "video":
+            return [_FILM, _POSTER, *([_LAST_FRAME] if order.last_frame else [])]
+        case "voice" | "music":
+            return [_SOUNDS[order.format or "mp3"]]
+        case "text":
+            return [_TEXT]
+
+
 def render(order: RenderOrder, folder: Path) -> list[dict[str, Any]]:
-    """Draw an order into `folder`; the files appear whole or not at all."""
-    names = {
-        "image": [f"{order.order_id}.png"],
-        "video": [f"{order.order_id}.mp4", f"{order.order_id}.poster.png"],
-    }
-    parts = {name: partial_path(folder, name, os.getpid()) for name in names[order.kind]}
+    """Make what an order asks for in `folder`; the files appear whole or not at all."""
+    files = _files(order)
+    names = [f"{order.order_id}.{file.ending}" for file in files]
+    parts = [partial_path(folder, name, os.getpid()) for name in names]
     try:
-        _draw(order, list(parts.values()))
-        for name, part in parts.items():
+        duration_s = _make(order, parts)
+        for name, part in zip(names, parts, strict=True):
             part.replace(folder / name)
     finally:
-        for part in parts.values():
+        for part in parts:
             part.unlink(missing_ok=True)
-    return [_described(order, role, name) for role, name in zip(("primary", "preview"), parts, strict=False)]
+    return [_described(order, file, name, duration_s) for file, name in zip(files, names, strict=True)]
 
 
-def _draw(order: RenderOrder, paths: list[Path]) -> None:
-    # Imported with the first order only: a worker of pictures never loads the film libraries.
-    if order.kind == "image":
-        from services.provider_pool.adapters.sandbox.picture import write_picture
+def _make(order: RenderOrder, paths: list[Path]) -> float | None:
+    """Write the files of an order; how long the primary one is, in seconds, if it has a length."""
+    # Imported with the first order of the kind: a worker of pictures never loads the libraries of films.
+    match order.kind:
+        case "image":
+            from services.provider_pool.adapters.sandbox.picture import write_picture
 
-        write_picture(order, paths[0])
-    else:
-        from services.provider_pool.adapters.sandbox.film import write_film
+            write_picture(order, paths[0])
+        case "video":
+            from services.provider_pool.adapters.sandbox.film import write_film
 
-        write_film(order, paths[0], paths[1])
+            write_film(order, *paths)
+            return float(order.duration_s)
+        case "voice":
+            from services.provider_pool.adapters.sandbox.speech import write_speech
+
+            return write_speech(order, paths[0])
+        case "music":
+            from services.provider_pool.adapters.sandbox.music import write_music
+
+            write_music(order, paths[0])
+            return float(order.duration_s)
+        case "infographic":
+            from services.provider_pool.adapters.sandbox.chart import write_chart
+
+            write_chart(order, paths[0])
+        case "text":
+            from services.provider_pool.adapters.sandbox.prose import write_prose
+
+            write_prose(order, paths[0])
+    return None
 
 
-def _described(order: RenderOrder, role: str, name: str) -> dict[str, Any]:
-    film = name.endswith(".mp4")
+def _described(order: RenderOrder, file: _File, name: str, duration_s: float | None) -> dict[str, Any]:
+    seen = order.kind in ("image", "video", "infographic")
     return {
-        "role": role,
+        "role": file.role,
         "name": name,
-        "content_type": "video/mp4" if film else "image/png",
-        "width": order.width,
-        "height": order.height,
-        "duration_s": float(order.duration_s) if film else None,
+        "content_type": file.content_type,
+        "width": order.width if seen else 0,
+        "height": order.height if seen else 0,
+        "duration_s": duration_s if file.role == "primary" else None,
     }
 
 
@@ -133,7 +145,7 @@ def answer(line: bytes, folder: Path) -> dict[str, Any]:
             return _failure("INVALID_ARGUMENT", complaint)
         return {"files": render(order, folder)}
     except ImportError as error:
-        missing = (error.name or "").partition(".")[0] in ("numpy", "PIL", "av")
+        missing = (error.name or "").partition(".")[0] in _EXTRA
         if missing:
             return _failure("FAILED_PRECONDITION", EXTRA_MISSING)
         return _failure("INTERNAL", "import failed")

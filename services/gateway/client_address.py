@@ -1,0 +1,57 @@
+"""Where a request comes from, also behind proxies that the operator trusts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from aiohttp import web
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# What a request over a Unix socket has: nobody's address, in no network that a key could name.
+_NOWHERE: Final = IPv4Address("0.0.0.0")  # noqa: S104 - compared with, never listened on
+
+
+class ClientAddresses:
+    """Believes `X-Forwarded-For` as far as trusted proxies wrote it: from its end, up to the first stranger."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted)
+
+    def of(self, request: web.Request) -> Address:
+        """The address nearest to the client that can be believed."""
+        address = parsed(request.remote or "")
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        for text in reversed(forwarded):
+            try:
+                address = _unmapped(ip_address(text.strip()))
+            except ValueError:
+                break
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def parsed(text: str) -> Address:
+    """The address of a peer as the socket names it; 0.0.0.0 for one that has none."""
+    try:
+        return _unmapped(ip_address(text.partition("%")[0]))
+    except ValueError:
+        return _NOWHERE
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """A parser for networks separated by commas."""
+    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
+
+
+def _unmapped(address: Address) -> Address:
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

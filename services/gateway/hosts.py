@@ -1,0 +1,41 @@
+"""Host names that are bound to one storefront: such a host serves its contract and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+from services.gateway.contract import Contract
+
+
+class Hosts:
+    """Which contract a host name is bound to. Names are compared without port, case and a dot at the end."""
+
+    def __init__(self, contracts: Sequence[Contract], bound: Mapping[str, str]) -> None:
+        """bound: host name to storefront. Raises ValueError for a storefront that there is not."""
+        by_name = {contract.name: contract for contract in contracts}
+        unknown = sorted(set(bound.values()) - by_name.keys())
+        if unknown:
+            raise ValueError(f"there is no storefront {unknown[0]!r}")
+        self._contracts = {_plain(host): by_name[name] for host, name in bound.items()}
+        self._addresses: dict[str, str] = {}
+        for host, name in bound.items():
+            self._addresses.setdefault(name, host)
+
+    def contract_of(self, host: str) -> Contract | None:
+        """The contract that a request's Host header is bound to."""
+        return self._contracts.get(_plain(host)) if self._contracts else None
+
+    def url_of(self, contract: Contract, public_url: str) -> str:
+        """Where customers of a storefront reach it: `public_url`, with the first host that is bound to it."""
+        host = self._addresses.get(contract.name)
+        if host is None:
+            return public_url
+        parts = urlsplit(public_url)
+        port = f":{parts.port}" if parts.port else ""
+        return urlunsplit(parts._replace(netloc=host + port))
+
+
+def _plain(host: str) -> str:
+    name = host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.rstrip(".").lower()

@@ -1,0 +1,40 @@
+"""Makes known to the jobs service how each storefront spells its webhooks, once for each life of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from services.gen.jobs.v1 import jobs_pb2
+
+
+class WebhookForms:
+    """The ids of forms that are known over there. Simultaneous askers for one share the question."""
+
+    def __init__(self, put: Callable[[jobs_pb2.WebhookForm], Awaitable[str]]) -> None:
+        self._put = put
+        # By identity: forms are constants of their contracts, and hashing one costs more than what it is looked up for.
+        self._ids: dict[int, str] = {}
+        self._asking: dict[int, asyncio.Task[str]] = {}
+
+    async def id_of(self, form: jobs_pb2.WebhookForm) -> str:
+        """What jobs call the form in their requests. Raises ServiceError while jobs are away."""
+        known = self._ids.get(id(form))
+        if known is not None:
+            return known
+        task = self._asking.get(id(form))
+        if task is None:
+            task = self._asking[id(form)] = asyncio.create_task(self._made_known(form))
+            task.add_done_callback(lambda done: self._asked(id(form), done))
+        # Shielded: who asked first may go away, the others still wait.
+        return await asyncio.shield(task)
+
+    async def _made_known(self, form: jobs_pb2.WebhookForm) -> str:
+        form_id = self._ids[id(form)] = await self._put(form)
+        return form_id
+
+    def _asked(self, form: int, done: asyncio.Task[str]) -> None:
+        self._asking.pop(form, None)
+        if not done.cancelled():
+            # Looked at here, so that a question whose askers all left is not reported as a lost exception.
+            done.exception()
