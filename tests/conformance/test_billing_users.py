@@ -164,8 +164,8 @@ async def test_what_nobody_can_have_signed_up_with_is_refused_without_a_hash(
 
 
 async def test_a_password_is_the_same_however_the_keyboard_writes_it(desk: Desk) -> None:
-    await desk.sign_up("ann@example.com", "cafe\u0301 au lait")
-    await desk.log_in("ann@example.com", "caf\u00e9 au lait")
+    await desk.sign_up("ann@example.com", "re\u0301gime")
+    await desk.log_in("ann@example.com", "r\u00e9gime")
 
 
 async def test_a_login_renews_a_hash_of_older_parameters(desk: Desk) -> None:

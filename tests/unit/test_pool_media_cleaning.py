@@ -96,8 +96,9 @@ def wav() -> bytes:
 
 def frames(content: bytes) -> Iterator[bytes]:
     """Everything that a player would show or sound."""
-    with av.open(io.BytesIO(content)) as container:
-        for frame in container.decode(container.streams[0]):
+    with av.open(io.BytesIO(content), "r") as container:
+        frames = container.decode(video=0) if container.streams.video else container.decode(audio=0)
+        for frame in frames:
             yield frame.to_ndarray().tobytes()
 
 
