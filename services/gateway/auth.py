@@ -72,7 +72,7 @@ class Identify(Protocol):
     def __call__(self, api_key: str, /) -> Awaitable[Caller]: ...
 
 
-def bearer_of(request: web.Request) -> str:
+def bearer_of(request: web.BaseRequest) -> str:
     """The token of the one Authorization header. Raises API_KEY_MISSING or INVALID_API_KEY."""
     values = request.headers.getall("Authorization", ())
     if not values:
@@ -84,7 +84,7 @@ def bearer_of(request: web.Request) -> str:
     return token
 
 
-def bearer_or(request: web.Request, header: str) -> str:
+def bearer_or(request: web.BaseRequest, header: str) -> str:
     """The token of the Authorization header; where there is none, the key in `header`. Raises as `bearer_of`."""
     values = request.headers.getall(header, ())
     if "Authorization" in request.headers or not values:

@@ -197,7 +197,7 @@ class Contract:
     tracking: Tracking
     exact_paths: tuple[str, ...] = ()
     token_prefixes: tuple[str, ...] = ()
-    credentials: Callable[[web.Request], str] = bearer_of
+    credentials: Callable[[web.BaseRequest], str] = bearer_of
     key_header: str = ""
     key_required: bool = False
 

@@ -36,6 +36,7 @@ from services.gateway.cors import Cors
 from services.gateway.hosts import Hosts
 from services.gateway.inline_uploads import Body, InlineUploads, Place
 from services.gateway.listener import SERVER_NAME
+from services.gateway.paths import Paths, methods_of
 from services.gateway.rate_limits import RateLimits
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Edge:
         inline_uploads: int,
     ) -> None:
         self._contracts = contracts
-        self._methods = _methods_by_path(contracts)
+        self._paths = Paths(contracts)
         self._house = house
         self._authenticator = authenticator
         self._rate_limits = rate_limits
@@ -142,7 +143,7 @@ class Edge:
 
     def _refused(self, request: web.Request, error: ServiceError, exchange: Exchange) -> web.Response:
         exchange.reason = error.reason
-        contract = exchange.contract = exchange.contract or self._contract_of(request)
+        contract = exchange.contract = exchange.contract or self.contract_of(request)
         answer = contract.render_error(error, exchange.route, exchange.request_id)
         return _response(answer, exchange.headers)
 
@@ -150,8 +151,7 @@ class Edge:
         if isinstance(error, ServiceError):
             return error
         if isinstance(error, web.HTTPMethodNotAllowed):
-            # A path that is spelled out is not also the one with an id in its place.
-            return errors.method_not_allowed(self._methods.get(request.path) or error.allowed_methods)
+            return self._wrong_method(request, error)
         if isinstance(error, web.HTTPNotFound):
             return errors.no_such_path()
         if isinstance(error, web.HTTPException) and 400 <= error.status < 500:
@@ -159,9 +159,23 @@ class Edge:
         log.error("request.failed", exc_info=error)
         return internal_error()
 
-    def _contract_of(self, request: web.Request) -> Contract:
-        bound = self._hosts.contract_of(request.host)
-        return bound or max(self._contracts, key=lambda contract: contract.claim_on(request.path))
+    def _wrong_method(self, request: web.Request, error: web.HTTPMethodNotAllowed) -> ServiceError:
+        claims = self._paths.claims_on(request.path)
+        if not claims:
+            return errors.method_not_allowed(error.allowed_methods)
+        open_here = self._hosts.open_here(claims, request)
+        return errors.method_not_allowed(methods_of(open_here)) if open_here else errors.no_such_path()
+
+    def contract_of(self, request: web.BaseRequest) -> Contract:
+        """Whose words an error has: the host's, else of the closest claims on the path the credential's, else the first."""
+        bound = self._hosts.contract_of(request)
+        if bound is not None:
+            return bound
+        closest = max(contract.claim_on(request.path) for contract in self._contracts)
+        claimants = [each for each in self._contracts if each.claim_on(request.path) == closest]
+        if closest:
+            return next((each for each in claimants if _is_addressed(each, request)), claimants[0])
+        return claimants[0]
 
     def _note(self, request: web.Request, status: int, exchange: Exchange) -> None:
         seconds = time.perf_counter() - exchange.started_s
@@ -214,12 +228,7 @@ class Edge:
         self, claims: Sequence[tuple[Contract, Route]], request: web.Request
     ) -> tuple[Contract, Route]:
         """By the host where it is bound, else by the credential's prefix, else the first. Raises NO_SUCH_PATH."""
-        bound = self._hosts.contract_of(request.host)
-        open_here = [
-            (contract, route)
-            for contract, route in claims
-            if contract is bound or (bound is None and not route.bound)
-        ]
+        open_here = self._hosts.open_here(claims, request)
         if not open_here:
             raise errors.no_such_path()
         if len(open_here) == 1:
@@ -256,7 +265,7 @@ async def _body(request: web.Request, route: Route, place: Place) -> Body:
     return Body(b"", {}, place)
 
 
-def _is_addressed(contract: Contract, request: web.Request) -> bool:
+def _is_addressed(contract: Contract, request: web.BaseRequest) -> bool:
     try:
         return contract.credentials(request).startswith(contract.credential_prefixes)
     except ServiceError:
@@ -287,12 +296,3 @@ def _response(answer: Answer, extra: Mapping[str, str]) -> web.Response:
     return web.Response(
         status=answer.status, body=None if answer.body is None else _encode(answer.body), headers=headers
     )
-
-
-def _methods_by_path(contracts: Sequence[Contract]) -> dict[str, set[str]]:
-    methods: dict[str, set[str]] = {}
-    for contract in contracts:
-        for route in contract.routes:
-            own = methods.setdefault(route.path, set())
-            own |= {"GET", "HEAD"} if route.method == "GET" else {route.method}
-    return methods

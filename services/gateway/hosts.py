@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from services.gateway.contract import Contract
+from aiohttp import web
+
+from services.gateway.contract import Contract, Route
 
 
 class Hosts:
@@ -22,9 +24,23 @@ class Hosts:
         for host, name in bound.items():
             self._addresses.setdefault(name, host)
 
-    def contract_of(self, host: str) -> Contract | None:
+    def contract_of(self, request: web.BaseRequest) -> Contract | None:
         """The contract that a request's Host header is bound to."""
-        return self._contracts.get(_plain(host)) if self._contracts else None
+        if not self._contracts:
+            return None
+        # Not `request.host`: without the header that looks this machine's own name up, and everybody waits.
+        return self._contracts.get(_plain(request.headers.get("Host", "")))
+
+    def open_here(
+        self, claims: Sequence[tuple[Contract, Route]], request: web.BaseRequest
+    ) -> list[tuple[Contract, Route]]:
+        """Those of the claims that the request's host serves."""
+        bound = self.contract_of(request)
+        return [
+            (contract, route)
+            for contract, route in claims
+            if contract is bound or (bound is None and not route.bound)
+        ]
 
     def url_of(self, contract: Contract, public_url: str) -> str:
         """Where customers of a storefront reach it: `public_url`, with the first host that is bound to it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 import msgspec
@@ -31,15 +32,17 @@ SERVER_NAME: Final = "atelier"
 
 log = logging.getLogger(__name__)
 
+ContractOf = Callable[[web.BaseRequest], Contract]
+
 
 class _Protocol(RequestHandler):
     """One connection. What is not even HTTP is answered in the default contract's shape, and not quoted back."""
 
-    __slots__ = ("_contract",)
+    __slots__ = ("_contract_of",)
 
-    def __init__(self, manager: Server, contract: Contract, **options: Any) -> None:
+    def __init__(self, manager: Server, contract_of: ContractOf, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._contract = contract
+        self._contract_of = contract_of
 
     def handle_error(
         self,
@@ -54,7 +57,7 @@ class _Protocol(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer was sent already")
         malformed = errors.malformed_request("This is not a valid HTTP request.")
-        return _last_answer(self._contract, internal_error() if status >= 500 else malformed)
+        return _last_answer(self._contract_of(request), internal_error() if status >= 500 else malformed)
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """A broken body that is met while the rest of it is thrown away is no fault of ours, and says nothing new."""
@@ -83,22 +86,22 @@ def _last_answer(contract: Contract, error: ServiceError) -> web.Response:
 class _Server(Server):
     """aiohttp's server with our own connections."""
 
-    def __init__(self, server: Server, contract: Contract) -> None:
+    def __init__(self, server: Server, contract_of: ContractOf) -> None:
         super().__init__(self._handled, request_factory=server.request_factory)
         self._to_application = server.request_handler
-        self._contract = contract
+        self._contract_of = contract_of
 
     async def _handled(self, request: web.BaseRequest) -> web.StreamResponse:
         # aiohttp looks at this header before any middleware, and answers in its own words and name.
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             fault = "The Expect header can only be 100-continue."
-            return _last_answer(self._contract, errors.malformed_request(fault))
+            return _last_answer(self._contract_of(request), errors.malformed_request(fault))
         return await self._to_application(request)
 
     def __call__(self) -> RequestHandler:
         return _Protocol(
             self,
-            self._contract,
+            self._contract_of,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
             lingering_time=_LINGERING_TIME_S,
@@ -108,12 +111,12 @@ class _Server(Server):
 
 
 class _Runner(web.AppRunner):
-    def __init__(self, app: web.Application, contract: Contract) -> None:
+    def __init__(self, app: web.Application, contract_of: ContractOf) -> None:
         super().__init__(app, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
-        self._contract = contract
+        self._contract_of = contract_of
 
     async def _make_server(self) -> Server:
-        return _Server(await super()._make_server(), self._contract)
+        return _Server(await super()._make_server(), self._contract_of)
 
 
 def bind(listen: str, *, reuse_port: bool) -> socket.socket:
@@ -133,8 +136,9 @@ def url_of(bound: socket.socket) -> str:
 class Listener:
     """Serves an application on a bound socket while entered; leaving waits for requests under way."""
 
-    def __init__(self, app: web.Application, contract: Contract, bound: socket.socket) -> None:
-        self._runner = _Runner(app, contract)
+    def __init__(self, app: web.Application, contract_of: ContractOf, bound: socket.socket) -> None:
+        """contract_of: in whose words a request is answered that no route could look at."""
+        self._runner = _Runner(app, contract_of)
         self._bound = bound
 
     async def __aenter__(self) -> Self:

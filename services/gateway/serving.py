@@ -81,7 +81,7 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         files = MediaFiles(keys, settings.media_folder, clock)
         web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url, hosts))
-        async with Listener(web_app, CONTRACTS[0], bound):
+        async with Listener(web_app, edge.contract_of, bound):
             yield Gateway(url_of(bound), backends)
     if access_log is not None:
         access_log.flush()

@@ -98,7 +98,6 @@ class Wishes:
             if one.deleted:
                 self._hidden.setdefault(one.job_id, begun_s)
             self._end(one.job_id)
-        await self._store.hasten_asked(self._clock.now_ms())
         waiting, deletions = await self._store.wishes_waiting()
         measures.WISHES_WAITING.set(waiting)
         measures.DELETIONS_WAITING.set(deletions)

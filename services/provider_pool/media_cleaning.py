@@ -11,6 +11,7 @@ from typing import Final
 
 from services.provider_pool.media_probe import UnknownMedia
 from services.provider_pool.references.container import ImageLimits, ImageRefused, walk
+from services.provider_pool.sound_probe import LENGTHS_UNKNOWN, mp3_frames
 
 Content = bytes | mmap
 Parts = list[memoryview | bytes]
@@ -24,17 +25,24 @@ _CHUNKS_LIMIT: Final = 10_000
 _KEPT_BOXES: Final[Mapping[bytes, frozenset[bytes]]] = {
     b"": frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx"}),
     b"moov": frozenset({b"mvhd", b"trak", b"mvex", b"iods"}),
+    b"mvex": frozenset({b"mehd", b"trex", b"leva"}),
     b"trak": frozenset({b"tkhd", b"edts", b"mdia", b"tref"}),
+    b"edts": frozenset({b"elst"}),
     b"mdia": frozenset({b"mdhd", b"hdlr", b"minf"}),
     b"minf": frozenset({b"vmhd", b"smhd", b"nmhd", b"dinf", b"stbl"}),
+    b"dinf": frozenset({b"dref"}),
+    b"stbl": frozenset(
+        b"stsd stts ctts cslg stsc stsz stz2 stco co64 stss stsh stps stdp sdtp sbgp sgpd subs padb".split()
+    ),
     b"moof": frozenset({b"mfhd", b"traf"}),
     b"traf": frozenset({b"tfhd", b"tfdt", b"trun", b"sdtp", b"sbgp", b"sgpd", b"subs"}),
 }
 # Version, flags, type and reserved fields come first; what follows in a handler is its name.
 _HANDLER_NAME_AT: Final = 24
+# Version and flags come first, in a table of entries their number as well.
+_FLAGS_BYTES: Final = 4
+_TABLE_HEAD_BYTES: Final = 8
 _KEPT_WAVE_CHUNKS: Final = frozenset({b"fmt ", b"data", b"fact"})
-_ID3V1_BYTES: Final = 128
-_APE_FOOTER_BYTES: Final = 32
 
 
 def cleaned(content: Content, content_type: str) -> Parts | None:
@@ -85,26 +93,37 @@ def _film_gaps(view: memoryview, at: int, end: int, parent: bytes) -> Iterator[t
             if name != b"free" or any(view[content:stop]):
                 # The size stays, also where it takes sixteen bytes; only the name changes.
                 yield start + 4, stop, b"free" + bytes(view[start + 8 : content])
-        elif name == b"hdlr":
-            if any(view[content + _HANDLER_NAME_AT : stop]):
-                yield content + _HANDLER_NAME_AT, stop, b""
         elif name in _KEPT_BOXES:
             yield from _film_gaps(view, content, stop, name)
-        elif name == b"stbl":
-            yield from _coder_names(view, content, stop)
+        elif name in _NAMES_IN:
+            for gap_start, gap_end in _NAMES_IN[name](view, content, stop):
+                if any(view[gap_start:gap_end]):
+                    yield gap_start, gap_end, b""
 
 
-def _coder_names(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+def _handler_name(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int]]:
+    yield at + _HANDLER_NAME_AT, end
+
+
+def _addresses(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the samples lie when they are not in the film: in a film that is whole, nowhere."""
+    for _, content, stop, _ in _boxes(view, at + _TABLE_HEAD_BYTES, end):
+        yield content + _FLAGS_BYTES, stop
+
+
+def _coder_names(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int]]:
     """The names that encoders leave in the description of a picture track: 32 bytes at a fixed place."""
-    for _, content, stop, name in _boxes(view, at, end):
-        if name != b"stsd":
-            continue
-        for _, entry, entry_end, kind in _boxes(view, content + 8, stop):
-            place = entry + 42
-            if kind in _PICTURE_ENTRIES and place + 32 <= entry_end and any(view[place : place + 32]):
-                yield place, place + 32, b""
+    for _, entry, stop, kind in _boxes(view, at + _TABLE_HEAD_BYTES, end):
+        place = entry + 42
+        if kind in _PICTURE_ENTRIES and place + 32 <= stop:
+            yield place, place + 32
 
 
+_NAMES_IN: Final[Mapping[bytes, Callable[[memoryview, int, int], Iterator[tuple[int, int]]]]] = {
+    b"hdlr": _handler_name,
+    b"dref": _addresses,
+    b"stsd": _coder_names,
+}
 _PICTURE_ENTRIES: Final = frozenset({b"avc1", b"avc3", b"hvc1", b"hev1", b"av01", b"vp09", b"mp4v"})
 
 
@@ -131,21 +150,8 @@ def _boxes(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int,
 
 
 def _mp3(view: memoryview) -> Parts:
-    """The frames: without the tags before and behind them."""
-    start, end = 0, len(view)
-    while bytes(view[start : start + 3]) == b"ID3" and start + 10 <= end:
-        size = 0
-        for byte in view[start + 6 : start + 10]:
-            size = size << 7 | byte & 0x7F
-        start = min(end, start + 10 + size)
-    if bytes(view[max(start, end - _ID3V1_BYTES) :][:3]) == b"TAG":
-        end -= _ID3V1_BYTES
-    footer = bytes(view[max(start, end - _APE_FOOTER_BYTES) : end])
-    if footer.startswith(b"APETAGEX"):
-        # The size counts the footer, and not the header that may stand before it.
-        size = int.from_bytes(footer[12:16], "little")
-        has_header = footer[23] & 0x80
-        end = max(start, end - size - (_APE_FOOTER_BYTES if has_header else 0))
+    """The frames, without whatever stands before and behind them."""
+    start, end = mp3_frames(view)
     return [view[start:end]]
 
 
@@ -157,15 +163,18 @@ def _wave(view: memoryview) -> Parts:
         if at + 8 > len(view):
             break
         name, size = bytes(view[at : at + 4]), int.from_bytes(view[at + 4 : at + 8], "little")
-        # What is written while it is made does not know its length yet.
+        if name == b"data" and size in LENGTHS_UNKNOWN:
+            # Written while it was made: all the rest is sound, and now its length is known.
+            kept += [name + (len(view) - at - 8).to_bytes(4, "little"), view[at + 8 :]]
+            break
         stop = min(len(view), at + 8 + size + size % 2)
         if name in _KEPT_WAVE_CHUNKS:
             kept.append(view[at:stop])
         at = stop
     length = sum(map(len, kept))
-    if length + 12 == len(view):
-        return [view]
-    return [b"RIFF" + (length + 4).to_bytes(4, "little") + b"WAVE", *kept]
+    whole = [b"RIFF" + (length + 4).to_bytes(4, "little") + b"WAVE", *kept]
+    untouched = length + 12 == len(view) and all(isinstance(part, memoryview) for part in kept)
+    return [view] if untouched else whole
 
 
 _CLEANERS: Final[Mapping[str, Callable[[memoryview], Parts]]] = {

@@ -154,11 +154,12 @@ def _small(path: Path, content: bytes, sha256: str) -> Staged:
 def _complete(path: Path, rest: bytes, size_bytes: int, sha256: str) -> Staged:
     _append(path, rest)
     found = probe(path)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        parts = cleaned(content, found.content_type)
-        if parts is not None:
-            size_bytes, sha256 = _rewritten(path, parts)
-            parts.clear()
+    with path.open("rb") as file:
+        # Never closed by hand: a failure's traceback holds on to views of it, and it cannot be closed before they are gone.
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    parts = cleaned(content, found.content_type)
+    if parts is not None:
+        size_bytes, sha256 = _rewritten(path, parts)
     _sync(path)
     return Staged(path, found, size_bytes, sha256)
 
@@ -167,10 +168,14 @@ def _rewritten(path: Path, parts: Parts) -> tuple[int, str]:
     """Puts the parts in the place of the file that they are views of; its new size and hash."""
     digest, size_bytes = hashlib.sha256(), 0
     beside = path.with_name(path.name + ".clean")
-    with beside.open("wb") as file:
-        for part in parts:
-            digest.update(part)
-            size_bytes += file.write(part)
+    try:
+        with beside.open("wb") as file:
+            for part in parts:
+                digest.update(part)
+                size_bytes += file.write(part)
+    except OSError:
+        _unlink(beside)
+        raise
     beside.replace(path)
     return size_bytes, digest.hexdigest()
 

@@ -11,6 +11,7 @@ _FRAME_LIMIT: Final = 2_000_000
 # What may lie between tags and the first frame: padding, as some encoders leave it.
 _SEARCHED_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 1024**2
+_TAG_HEAD_BYTES: Final = 10
 
 # By (is MPEG-1): kilobits a second of layer III, by the header's index; and samples a second of MPEG-1.
 _KBITS: Final = {
@@ -20,7 +21,9 @@ _KBITS: Final = {
 _RATES_HZ: Final = (44_100, 48_000, 32_000)
 # By the header's version: MPEG-2.5, none, MPEG-2, MPEG-1.
 _RATE_SHARES: Final = (4, 0, 2, 1)
-_LENGTH_UNKNOWN: Final = (0, 2**32 - 1)
+LENGTHS_UNKNOWN: Final = (0, 2**32 - 1)
+"""What the chunk of samples says of itself in a WAV that was written while it was made."""
+
 _INFO_TAGS: Final = (b"Xing", b"Info", b"VBRI")
 
 
@@ -34,8 +37,7 @@ def wav_duration_ms(file: BinaryIO) -> int:
         if name == b"fmt ":
             (bytes_per_s,) = struct.unpack("<8xI", file.read(12))
         elif name == b"data":
-            # What is written while it is made does not know its length yet.
-            size = end - at - 8 if size in _LENGTH_UNKNOWN else size
+            size = end - at - 8 if size in LENGTHS_UNKNOWN else size
             if not bytes_per_s or not size or at + 8 + size > end:
                 raise ValueError("a sound that is cut off")
             return round(size * 1000 / bytes_per_s)
@@ -70,26 +72,44 @@ def mp3_duration_ms(file: BinaryIO) -> int:
     return round(length_ms)
 
 
+def mp3_frames(view: memoryview) -> tuple[int, int]:
+    """Where the frames begin and end. Raises ValueError where there are none."""
+    at = _tag_bytes(bytes(view[:_TAG_HEAD_BYTES]))
+    start = end = at + _first_of(bytes(view[at : at + _SEARCHED_BYTES + 4]))
+    for _ in range(_FRAME_LIMIT):
+        found = _frame(bytes(view[end : end + 4]))
+        if found is None or end + found[0] > len(view):
+            break
+        end += found[0]
+    return start, end
+
+
 def _after_tags(file: BinaryIO) -> int:
     file.seek(0)
-    head = file.read(10)
+    return _tag_bytes(file.read(_TAG_HEAD_BYTES))
+
+
+def _tag_bytes(head: bytes) -> int:
     if not head.startswith(b"ID3"):
         return 0
     size = 0
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
-    return 10 + size
+    return _TAG_HEAD_BYTES + size
 
 
 def _first_frame(file: BinaryIO, at: int) -> int:
     file.seek(at)
-    block = file.read(_SEARCHED_BYTES + 4)
+    return at + _first_of(file.read(_SEARCHED_BYTES + 4))
+
+
+def _first_of(block: bytes) -> int:
     place = block.find(b"\xff")
     while 0 <= place < _SEARCHED_BYTES:
         if (found := _frame(block[place : place + 4])) is not None:
             follows = block[place + found[0] : place + found[0] + 4]
             if not follows or len(follows) < 4 or _frame(follows) is not None:
-                return at + place
+                return place
         place = block.find(b"\xff", place + 1)
     raise ValueError("a sound without frames")
 

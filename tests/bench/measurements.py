@@ -6,7 +6,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
-from tests.bench import calls, creates, finishing, flight, ledger, memory, reads, references, stored, waiting
+from tests.bench import (
+    calls,
+    creates,
+    finishing,
+    flight,
+    ledger,
+    memory,
+    reads,
+    references,
+    stored,
+    waiting,
+    webhooks,
+)
 from tests.bench.findings import Finding, Section, of_slices
 from tests.bench.peers import comparison
 from tests.bench.plan import Plan
@@ -73,4 +85,5 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "peers": comparison.measure,
     "waiting": _waiting,
     "references": _references,
+    "webhooks": webhooks.measure,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 import wave
 from collections.abc import Callable, Iterator
@@ -79,7 +80,13 @@ def mp3() -> bytes:
         frame.rate = 44_100
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return file.getvalue() + b"TAG" + b"canary".ljust(125, b"\0")
+    lyrics = b"LYRICSBEGININD00003110LYR00006canary000032LYRICS200"
+    return file.getvalue() + lyrics + ape("canary") + b"TAG" + b"canary".ljust(125, b"\0")
+
+
+def ape(text: str) -> bytes:
+    item = len(text).to_bytes(4, "little") + bytes(4) + b"Comment\0" + text.encode()
+    return item + b"APETAGEX" + struct.pack("<4I8x", 2_000, len(item) + 32, 1, 0)
 
 
 def wav() -> bytes:
@@ -128,6 +135,54 @@ def test_a_film_or_sound_keeps_its_frames_and_loses_its_notes(content: bytes) ->
     assert CANARY not in after
     assert list(frames(after)) == list(frames(content))
     assert probe_bytes(after) == probe_bytes(content)
+
+
+def test_notes_before_and_behind_a_sound_go() -> None:
+    sound = clean(mp3())
+    tag = b"ID3\x04\0\x10\0\0\0\x06canary"
+    end = b"3DI\x04\0\x10\0\0\0\x06"
+    assert clean(tag + end + bytes(20) + sound + tag + end) == sound
+
+
+@pytest.mark.parametrize("size", [0, 2**32 - 1])
+@pytest.mark.parametrize("notes", [True, False])
+def test_a_streamed_sound_keeps_its_samples_and_learns_their_length(size: int, notes: bool) -> None:
+    whole = wav() if notes else clean(wav())
+    place = whole.index(b"data") + 4
+    after = clean(whole[:place] + size.to_bytes(4, "little") + whole[place + 4 :])
+    assert after == clean(wav())
+
+
+@pytest.mark.parametrize(
+    ("inside", "hidden"),
+    [
+        (b"stbl", b"uuid" + CANARY * 4),
+        (b"mvex", b"uuid" + CANARY * 4),
+        (b"edts", b"udta" + CANARY * 4),
+        (b"traf", b"uuid" + CANARY * 4),
+        (b"dinf", b"dref" + bytes(7) + b"\1" + struct.pack(">I4s4x", 18, b"url ") + CANARY),
+    ],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_no_box_of_a_film_hides_anything(inside: bytes, hidden: bytes, wide: bool) -> None:
+    name, content = hidden[:4], hidden[4:]
+    head = struct.pack(">I4sQ", 1, name, 16 + len(content)) if wide else struct.pack(">I4s", 8 + len(content), name)
+    box = head + content
+    for parent in (inside, *(above for above in PARENTS[inside])):
+        box = struct.pack(">I4s", 8 + len(box), parent) + box
+    whole = film()
+    after = clean(whole + box if box[4:8] == b"moof" else whole.replace(b"canary", b"scanty") + box)
+    assert CANARY not in after
+    assert list(frames(after)) == list(frames(whole))
+
+
+PARENTS = {
+    b"stbl": (b"minf", b"mdia", b"trak", b"moov"),
+    b"mvex": (b"moov",),
+    b"edts": (b"trak", b"moov"),
+    b"traf": (b"moof",),
+    b"dinf": (b"minf", b"mdia", b"trak", b"moov"),
+}
 
 
 @pytest.mark.parametrize("made", [png, jpeg, webp, film, mp3, wav])

@@ -77,7 +77,7 @@ class DocsSite:
 
     def _of_host(self, part: str) -> _Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
-            contract = self._hosts.contract_of(request.host) or self._first
+            contract = self._hosts.contract_of(request) or self._first
             handler: _Handler = getattr(self._sites[contract.name], part)
             return await handler(request)
 
@@ -87,7 +87,7 @@ class DocsSite:
         handler: _Handler = getattr(site, part)
 
         async def serve(request: web.Request) -> web.StreamResponse:
-            bound = self._hosts.contract_of(request.host)
+            bound = self._hosts.contract_of(request)
             if bound is not None and bound is not site.contract:
                 raise errors.no_such_path()
             return await handler(request)

@@ -106,13 +106,6 @@ class JobStore:
     async def asked_of(self, worker_id: str) -> list[Asked]:
         return await self._database.read(lambda connection: wishes.asked_of(connection, worker_id))
 
-    async def hasten_asked(self, now_ms: int) -> int:
-        """Lets jobs be claimed that are to end and that nobody owns before a later time; how many."""
-        parked = await self._database.read(lambda connection: wishes.parked_and_asked(connection, now_ms))
-        if parked:
-            await self._database.write(lambda connection: wishes.hasten(connection, parked, now_ms))
-        return len(parked)
-
     async def wishes_waiting(self) -> tuple[int, int]:
         return await self._database.read(wishes.count_waiting)
 

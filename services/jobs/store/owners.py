@@ -67,13 +67,15 @@ def free_orphans(connection: Connection) -> int:
 
 
 def claim(connection: Connection, worker_id: str, limit: int, now_ms: int) -> list[Job]:
-    """Up to `limit` jobs that nobody owns, now owned by this worker under a new epoch, the longest due first."""
+    """Up to `limit` jobs that nobody owns, now owned by this worker under a new epoch, the longest due first.
+
+    What was asked to end is due at once, however long it was to wait.
+    """
     me = locked(select(WORKERS.c.worker_id).where(WORKERS.c.worker_id == worker_id), WORKERS.c.worker_id)
     if connection.scalar(me) is None:
         return []
-    free = select(JOBS.c.job_id).where(
-        JOBS.c.owner.is_(None), JOBS.c.ended_at_ms == 0, JOBS.c.run_at_ms <= now_ms
-    )
+    due = (JOBS.c.run_at_ms <= now_ms) | (JOBS.c.cancel_asked_at_ms > 0)
+    free = select(JOBS.c.job_id).where(JOBS.c.owner.is_(None), JOBS.c.ended_at_ms == 0, due)
     job_ids = list(connection.scalars(locked(free, JOBS.c.run_at_ms, skip_locked=True).limit(limit)))
     if not job_ids:
         return []

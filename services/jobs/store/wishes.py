@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import BigInteger, Connection, func, literal_column, select, update
+from sqlalchemy import BigInteger, Connection, func, literal_column, select
 
 from services.chassis.prepared_statements import prepared
-from services.chassis.set_statements import locked, member_of, member_of_named, update_rows
+from services.chassis.set_statements import locked, member_of_named, update_rows
 from services.jobs import errors
 from services.jobs.job import Job, JobState
 from services.jobs.schema import JOBS
@@ -57,7 +57,8 @@ def kind_of(item: Wish) -> str:
 def apply_wishes(connection: Connection, items: Sequence[Wish]) -> list[Job | Exception]:
     """For each item the job with its wish, or JOB_NOT_FOUND. A wish is stored once; repeating it changes nothing.
 
-    A job whose end is decided, or that has ended, is not asked to end any more.
+    A job whose end is decided, or that has ended, is not asked to end any more. One that is deleted before it has ended is
+    marked all the same: by that its owner finds it, and hides what it has in memory.
     """
     rows = _LOCKED.rows(connection, job_ids=sorted({item.job_id for item in items}))
     jobs = {job.job_id: job for job in map(job_of, rows)}
@@ -91,7 +92,7 @@ def _may_be_asked(job: Job, item: Wish) -> bool:
 def _with_wish(job: Job, item: Wish) -> Job:
     if item.delete and not job.deleted_at_ms:
         job = replace(job, deleted_at_ms=item.at_ms)
-    if not job.cancel_asked_at_ms and not job.ended and job.state is not JobState.SETTLING:
+    if not job.cancel_asked_at_ms and not job.ended and (item.delete or job.state is not JobState.SETTLING):
         job = replace(job, cancel_asked_at_ms=item.at_ms)
     return job
 
@@ -100,18 +101,6 @@ def asked_of(connection: Connection, worker_id: str) -> list[Asked]:
     """The unfinished jobs of this worker that are to end."""
     query = select(JOBS.c.job_id, JOBS.c.deleted_at_ms).where(_WISHED, JOBS.c.owner == worker_id)
     return [Asked(row[0], row[1] > 0) for row in connection.execute(query)]
-
-
-def parked_and_asked(connection: Connection, now_ms: int) -> list[str]:
-    """Jobs that are to end, and that nobody owns before a later time."""
-    query = select(JOBS.c.job_id).where(_WISHED, JOBS.c.owner.is_(None), JOBS.c.run_at_ms > now_ms)
-    return list(connection.scalars(query))
-
-
-def hasten(connection: Connection, job_ids: Sequence[str], now_ms: int) -> None:
-    """Lets these be claimed at once, where nobody has claimed them yet."""
-    parked = (member_of(JOBS.c.job_id, job_ids), JOBS.c.owner.is_(None), JOBS.c.ended_at_ms == 0)
-    connection.execute(update(JOBS).where(*parked).values(run_at_ms=now_ms))
 
 
 def count_waiting(connection: Connection) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def _project(project_id: int | str | None) -> str:
     return reading.text(str(project_id), "project_id", _PROJECT_LIMIT)
 
 
-def generation_job(asked: Asked, user_id: int) -> pb.CreateJobRequest:
+def generation_job(asked: Asked, echo: Echo) -> pb.CreateJobRequest:
     """What to make and what to charge; who and under which key comes later."""
     generation = pb.Generation(
         kind=KINDS[asked.generation_type].kind, model=asked.model_name, prompt=asked.prompt
@@ -86,7 +86,7 @@ def generation_job(asked: Asked, user_id: int) -> pb.CreateJobRequest:
         quantity=1,
         id_prefix=ID_PREFIX,
         public_model=asked.model_name,
-        echo=msgspec.json.encode(Echo(user_id, asked.prompt)),
+        echo=msgspec.json.encode(echo),
         project_id=asked.project_id,
         numbered=True,
     )

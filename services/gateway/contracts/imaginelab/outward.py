@@ -36,6 +36,7 @@ _STATUS: Final[dict[int, Status]] = {
     pb.STAGE_ENDED_BADLY: "failed",
 }
 _TYPE: Final[dict[int, GenerationType]] = {each.kind: each.name for each in KINDS.values()}
+_NOTHING: Final = Echo(0, "")
 _SEEN: Final = frozenset({"image", "video", "infographic"})
 _HEARD: Final = frozenset({"voice", "music"})
 
@@ -75,9 +76,12 @@ def status_of(job: pb.Job) -> Status:
     return _STATUS.get(job.stage, "processing")
 
 
-def accepted(job: pb.Job) -> Generation:
-    """The answer to a create request, first or repeated: only the status is live."""
-    return _record(job, status_of(job), job.quoted_millis, [])
+def accepted(job: pb.Job, asked: Echo) -> Generation:
+    """The answer to a create request, first or repeated: only the status is live.
+
+    asked: what the request says of itself, for a repeat whose generation was deleted and forgotten.
+    """
+    return _record(job, status_of(job), job.quoted_millis, [], asked)
 
 
 def generation(job: pb.Job, link: Link) -> Generation:
@@ -91,8 +95,10 @@ def generation(job: pb.Job, link: Link) -> Generation:
     return _record(job, status, job.quoted_millis, [])
 
 
-def _record(job: pb.Job, status: Status, cost_millis: int, outputs: list[Output]) -> Generation:
-    echo = msgspec.json.decode(job.echo, type=Echo) if job.echo else Echo(0, "")
+def _record(
+    job: pb.Job, status: Status, cost_millis: int, outputs: list[Output], forgotten: Echo = _NOTHING
+) -> Generation:
+    echo = msgspec.json.decode(job.echo, type=Echo) if job.echo else forgotten
     return Generation(
         id=job.public_number,
         user_id=echo.user_id,

@@ -42,13 +42,14 @@ async def list_models(call: Call) -> Answer:
 async def create_generation(call: Call) -> Answer:
     reading.require_json(call.request)
     asked = inward.read_generation(call.body.json)
+    echo = inward.Echo(call.caller.user_id, asked.prompt)
     order = Order(
-        request=inward.generation_job(asked, call.caller.user_id),
+        request=inward.generation_job(asked, echo),
         compared=lambda _: asked,
         webhook_form=outward.WEBHOOK_FORMS[asked.generation_type],
     )
     answer = await create(call, order)
-    return Answer(201, outward.accepted(answer.job), replay_headers(answer))
+    return Answer(201, outward.accepted(answer.job, echo), replay_headers(answer))
 
 
 async def list_generations(call: Call) -> Answer:

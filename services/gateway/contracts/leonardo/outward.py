@@ -48,6 +48,7 @@ _FAILURES: Final[dict[int, str]] = {
     "please try again later.",
     pb.FAILURE_REASON_OUTPUT_UNUSABLE: "The generated media could not be used. Your credits were returned; "
     "please try again.",
+    pb.FAILURE_REASON_CANCELED: "The job was cancelled. Your credits were returned.",
     pb.FAILURE_REASON_INVALID_REFERENCE: "The reference image is not one that can be used: it must be a JPEG, PNG or WebP "
     "image, not animated, of 20 MB at most. Your credits were returned.",
     pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: "The reference image could not be fetched from its URL. Your credits were "

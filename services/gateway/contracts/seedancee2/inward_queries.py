@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from aiohttp import web
@@ -17,7 +17,6 @@ from services.gateway.contracts.seedancee2.wire import PageQuery, Status, UsageQ
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
 _ID: Final = re.compile(r"vid_[0-9a-hjkmnp-tv-z]{26}")
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # No cursor is longer, and nothing longer is looked at.
 _CURSOR_LIMIT: Final = 64
 # "2026-06-29T10:00:00.000000+00:00" and no more.
@@ -114,6 +113,14 @@ def _moment(text: str, name: str, last: bool) -> int:
         raise errors.malformed_request(f"{name} must be a date or time in ISO 8601.", name) from None
     if not _FIRST <= found <= _LAST:
         raise errors.malformed_request(f"{name} must be in the years 1970 to 9998.", name)
-    if last and _DATE.fullmatch(text):
+    if last and _is_date(text):
         found += timedelta(days=1, milliseconds=-1)
     return (found - _FIRST) // timedelta(milliseconds=1)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from services.gen.jobs.v1 import jobs_pb2 as pb
 _KEY_HEADER: Final = "x-api-key"
 
 
-def credential_of(request: web.Request) -> str:
+def credential_of(request: web.BaseRequest) -> str:
     """The token of the Authorization header; only without one, the key in `x-api-key`."""
     return bearer_or(request, _KEY_HEADER)
 

@@ -1,0 +1,204 @@
+"""How long a customer's webhooks take, alone and beside customers whose receivers hang, fail, redirect or answer a gigabyte."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from statistics import median, quantiles
+from typing import Any, Final
+
+import aiohttp
+
+from services.gen.jobs.v1 import jobs_pb2 as jobs
+from tests.bench.findings import Finding, Section
+from tests.bench.finishing import INSTANT
+from tests.bench.plan import Plan
+from tests.bench.scene import Engine, Scene, scene
+from tests.bench.slices import Rounds, alternate
+from tests.house import Customer
+from tests.webhook_receiver import (
+    Answering,
+    Received,
+    Receiver,
+    allowed,
+    failing,
+    fine,
+    flooding,
+    hanging,
+    redirecting,
+)
+
+_BAD: Final[Mapping[str, Answering]] = {
+    "hangs": hanging,
+    "answers 500": failing,
+    "redirects": redirecting,
+    "answers a gigabyte": flooding,
+}
+# Jobs a second: of the customer that is watched, and of each of the others.
+_WATCHED_PER_S: Final = 25.0
+_OTHER_PER_S: Final = 10.0
+# Denser than the contract's schedule, so that a slice is full of what failed before as well; enough of them for a run.
+_RETRIES_S: Final = ",".join(["1"] * 100)
+# What hangs is given up after the contract's ten seconds, and then sent again.
+_PATIENCE_S: Final = 60.0
+_LOOK_S: Final = 0.1
+_TARGET: Final = 1.1
+
+
+@dataclass(frozen=True)
+class Delays:
+    """One slice: milliseconds from each job's end to its webhook's arrival; and what the others' receivers were sent."""
+
+    ms: tuple[float, ...]
+    others: int
+
+    @property
+    def p99_ms(self) -> float:
+        return p99(self.ms)
+
+    def __str__(self) -> str:
+        return f"p50 {median(self.ms):.0f} ms, p99 {self.p99_ms:.0f} ms, {self.others} requests to others"
+
+
+def p99(values: tuple[float, ...]) -> float:
+    return quantiles(values, n=100)[98]
+
+
+@dataclass
+class _Place:
+    """A house, the receiver that is watched, and one for each of the other customers."""
+
+    house: Scene
+    session: aiohttp.ClientSession
+    watched: Receiver
+    others: list[Receiver]
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def customer(self, number: int) -> Customer:
+        """The first one is watched."""
+        return Customer(self.session, self.house.house.base_url, self.house.keys[number])
+
+    async def tell(self, number: int, url: str) -> None:
+        request = jobs.SetWebhookEndpointRequest(customer_id=self.house.customer_ids[number], url=url)
+        await self.house.inside.jobs.SetWebhookEndpoint(request)
+
+    async def drained(self) -> None:
+        """Until nothing is to be sent any more, whoever answered badly before."""
+        for receiver in self.others:
+            receiver.answers = fine
+        async with asyncio.timeout(_PATIENCE_S):
+            while (
+                await self.house.inside.jobs.ListDeliveries(
+                    jobs.ListDeliveriesRequest(state=jobs.DELIVERY_STATE_WAITING, limit=1)
+                )
+            ).deliveries:
+                await asyncio.sleep(_LOOK_S)
+
+
+async def measure(plan: Plan, engine: Engine = "SQLite") -> list[Section]:
+    """One house; the same jobs of five customers in every slice, and only the receivers of four of them differ."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        watched, *others = [await enter(Receiver()) for _ in range(1 + len(_BAD))]
+        environment = {
+            "ATELIER_EGRESS_ALLOW": allowed(*(each.port for each in (watched, *others))),
+            "ATELIER_JOBS_WEBHOOK_RETRIES_S": _RETRIES_S,
+        }
+        house = await enter(
+            scene(
+                plan.folder,
+                engine,
+                customers=1 + len(_BAD),
+                account_options=INSTANT,
+                environment=environment,
+            )
+        )
+        session = await enter(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        place = _Place(house, session, watched, others)
+        await place.tell(0, watched.url())
+        cases: dict[str, Callable[[], Any]] = {
+            "alone": partial(_slice, place, plan, ()),
+            "beside four good ones": partial(_slice, place, plan, (fine,) * len(_BAD)),
+            "beside four bad ones": partial(_slice, place, plan, tuple(_BAD.values())),
+        }
+        rounds: Rounds[Delays] = await alternate(cases, plan)
+    return [_section(engine, rounds)]
+
+
+async def _slice(place: _Place, plan: Plan, answers: tuple[Answering, ...]) -> Delays:
+    """Everybody's jobs for some seconds; `answers`: what the others' receivers do, none where they have none."""
+    for number, receiver in enumerate(place.others):
+        if answers:
+            receiver.answers = answers[number]
+        await place.tell(1 + number, receiver.url() if answers else "")
+    before = len(place.watched.received)
+    others_before = sum(len(each.received) for each in place.others)
+    expected = round(_WATCHED_PER_S * plan.seconds)
+    await asyncio.gather(
+        _ask(place, 0, expected, _WATCHED_PER_S),
+        *(
+            _ask(place, 1 + number, round(_OTHER_PER_S * plan.seconds), _OTHER_PER_S)
+            for number in range(len(place.others))
+        ),
+    )
+    arrived = await place.watched.until(before + expected, within_s=_PATIENCE_S)
+    sent = sum(len(each.received) for each in place.others) - others_before
+    await place.drained()
+    return Delays(tuple(map(_delay_ms, arrived[before:])), sent)
+
+
+async def _ask(place: _Place, number: int, count: int, per_s: float) -> None:
+    """Steadily, whatever the answers take."""
+    customer = place.customer(number)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(_make(customer, f"bench-{next(place.numbers)}"))
+            await asyncio.sleep(1 / per_s)
+
+
+async def _make(customer: Customer, key: str) -> None:
+    made = await customer.image(key, "a harbour at dawn")
+    if made.status != 202:
+        raise RuntimeError(f"a job of the benchmark was refused: {made.body!r}")
+
+
+def _delay_ms(received: Received) -> float:
+    if received.json["status"] != "complete":
+        raise RuntimeError(f"a job of the benchmark failed: {received.json['error']}")
+    ended_s = datetime.fromisoformat(received.json["completedAt"]).timestamp()
+    arrived_s = time.time() - (time.monotonic() - received.at_s)
+    return 1_000 * (arrived_s - ended_s)
+
+
+def _section(engine: Engine, rounds: Rounds[Delays]) -> Section:
+    together = {name: tuple(ms for delays in rounds.of(name) for ms in delays.ms) for name in rounds.slices}
+    bad, good = "beside four bad ones", "beside four good ones"
+
+    def share(name: str, base: str, target: float | None) -> Finding:
+        slices = tuple(rounds.ratios(name, base, lambda delays: delays.p99_ms))
+        measured = p99(together[name]) / p99(together[base])
+        return Finding(f"p99 {name}, of p99 {base}", measured, "×", target, at_least=False, slices=slices)
+
+    findings = (
+        share(bad, "alone", _TARGET),
+        share(bad, good, None),
+        *(Finding(f"p99 {name}", p99(ms), "ms") for name, ms in together.items()),
+        *(Finding(f"median {name}", median(ms), "ms") for name, ms in together.items()),
+    )
+    others = round(median(delays.others for delays in rounds.of(bad)))
+    text = (
+        f"From the moment a job has ended to the arrival of its webhook, which is signed and sent over a connection of its "
+        f"own. In every slice the same jobs are made: {_WATCHED_PER_S:.0f} a second of the customer that is watched and "
+        f"{_OTHER_PER_S:.0f} a second of each of four others. Alone: the others have no receivers. Beside four bad ones: "
+        f"theirs {', '.join(_BAD)}, and are sent to again after a second, five times as soon as the contract's schedule "
+        f"begins; they were sent {others} requests a slice. Each p99 is that of all slices together.\n\n{rounds.trust()}"
+    )
+    return Section(
+        f"Webhooks beside receivers that hang, fail, redirect and flood, on {engine}", findings, text
+    )
