@@ -15,6 +15,8 @@ MAX_LOCAL_OCTETS = 64
 # Letters of any script, and what RFC 5322 allows in an address without quotes. Nothing here can end a header.
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(\.{_ATOM})*")
+# In a header this begins letters in code (RFC 2047): whoever reads it finds another address there.
+_CODED = "=?"
 
 
 class Email(NamedTuple):
@@ -46,4 +48,5 @@ def read(text: str) -> Email | None:
 
 
 def _is_local(local: str) -> bool:
-    return len(local.encode()) <= MAX_LOCAL_OCTETS and _LOCAL.fullmatch(local) is not None
+    fits = len(local.encode()) <= MAX_LOCAL_OCTETS and _CODED not in local
+    return fits and _LOCAL.fullmatch(local) is not None

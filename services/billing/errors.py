@@ -121,14 +121,22 @@ def key_not_found(key_id: str) -> ServiceError:
     return ServiceError(Kind.NOT_FOUND, "KEY_NOT_FOUND", "There is no such API key.", {"key_id": key_id})
 
 
-def spend_limit_reached(period: str, limit_millis: int, spent_millis: int) -> ServiceError:
+def spend_limit_reached(
+    period: str, limit_millis: int, spent_millis: int, required_millis: int
+) -> ServiceError:
     """The customer or the key has spent, or holds, what it may in this `period`: "day" or "month"."""
     return ServiceError(
         Kind.FAILED_PRECONDITION,
         "SPEND_LIMIT_REACHED",
         f"The spend limit of this {period} is {credits_text(limit_millis)} credits, and {credits_text(spent_millis)} "
         "are spent or reserved.",
-        {"period": period, "limit_millis": str(limit_millis), "spent_millis": str(spent_millis)},
+        {
+            "period": period,
+            "limit_millis": str(limit_millis),
+            "spent_millis": str(spent_millis),
+            "required_millis": str(required_millis),
+            "available_millis": str(max(0, limit_millis - spent_millis)),
+        },
     )
 
 

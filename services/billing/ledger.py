@@ -203,7 +203,7 @@ def _refusal(entry: Entry) -> ServiceError | None:
     if entry.outcome == CUSTOMER_INACTIVE:
         return errors.customer_inactive(entry.wallet.customer_id)
     if entry.outcome == SPEND_LIMIT_REACHED and (limit := spending.reached(entry.note)) is not None:
-        return errors.spend_limit_reached(*limit)
+        return errors.spend_limit_reached(*limit, entry.amount_millis)
     return None
 
 

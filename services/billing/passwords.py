@@ -21,6 +21,9 @@ MIN_CHARACTERS: Final = 8
 # Long enough for any phrase; a longer one would only cost time before it is hashed.
 MAX_CHARACTERS: Final = 128
 
+# Characters in which a keyboard may write one letter: as many as Unicode takes any apart into.
+_LONGEST_SPELLING: Final = 4
+
 # OWASP's choice for Argon2id: some 20 ms of one core. Memory is what makes a guess dear on other hardware, and
 # with WORKERS of them it is what a flood of logins can take from this machine.
 MEMORY_KIB: Final = 19_456
@@ -55,8 +58,10 @@ class Verdict(NamedTuple):
 
 
 def acceptable(password: Secret) -> bool:
-    """Whether this may be a password: its length is all that is asked of it."""
-    return MIN_CHARACTERS <= len(password.reveal()) <= MAX_CHARACTERS
+    """Whether this may be a password: its length is all that is asked of it, the same however it is typed."""
+    if len(password.reveal()) > MAX_CHARACTERS * _LONGEST_SPELLING:
+        return False
+    return MIN_CHARACTERS <= len(_typed(password)) <= MAX_CHARACTERS
 
 
 def argon2id() -> PasswordHasher:

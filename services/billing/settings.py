@@ -70,7 +70,7 @@ class Settings(StorageSettings):
         "ATELIER_BILLING_KEY_PEPPER_FILE",
         parse=_secret_ring,
         help="a file with the secret that API keys are hashed under; with another one no key works. "
-        "To change it, put the new one on a line above the old",
+        "To change it, put the new one on a line above the old; of several processes each must know it below the old one before",
     )
     token_secrets: tuple[Secret, ...] = setting(
         "ATELIER_BILLING_TOKEN_SECRET_FILE",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from services.chassis import egress_url
+from services.chassis.errors import ServiceError
 from services.gateway import errors, reading
 from services.gateway.backends import jobs_mode
 from services.gateway.contract import Call
@@ -35,11 +37,24 @@ async def create(call: Call, order: Order) -> pb.CreateJobResponse:
     request.idempotency_key = _key(call)
     if not call.caller.may_use(request.public_model or request.generation.model):
         raise errors.model_not_allowed(request.public_model)
+    # The jobs service takes neither for a text that it could look at.
+    if len(request.callback_url) > egress_url.LENGTH_LIMIT or "\0" in request.callback_url:
+        raise errors.webhook_address_refused()
     _sign(request, call)
-    request.webhook_form_id = await call.house.webhook_forms.id_of(
-        order.webhook_form or call.contract.webhook_form
-    )
-    media = call.house.references
+    form = order.webhook_form or call.contract.webhook_form
+    request.webhook_form_id = await call.house.webhook_forms.id_of(form)
+    try:
+        return await _accepted(call, order)
+    except ServiceError as refusal:
+        if refusal.reason != "UNKNOWN_WEBHOOK_FORM":
+            raise
+        # The jobs service has lost what it was told, in a restored database say: the next request tells it again.
+        call.house.webhook_forms.forget(form)
+        raise errors.overloaded() from refusal
+
+
+async def _accepted(call: Call, order: Order) -> pb.CreateJobResponse:
+    request, media = order.request, call.house.references
     if order.references:
         taken = await media.take(order.references, order.limits, request, call.body)
         request.fingerprint = _fingerprint(call, order.compared(taken.identities))

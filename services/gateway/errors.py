@@ -109,6 +109,13 @@ def reference_image_refused(message: str, field: str) -> ServiceError:
     return ServiceError(Kind.INVALID_ARGUMENT, "REFERENCE_IMAGE_REFUSED", message, {"field": field})
 
 
+def webhook_address_refused() -> ServiceError:
+    """Too long or too odd to be looked at; the jobs service says the same of what breaks its rules."""
+    return ServiceError(
+        Kind.INVALID_ARGUMENT, "WEBHOOK_ADDRESS_REFUSED", "The address is not one that webhooks are sent to."
+    )
+
+
 def job_not_found() -> ServiceError:
     """No such job, somebody else's, of the other mode, or not an id at all: all look alike."""
     return ServiceError(Kind.NOT_FOUND, "JOB_NOT_FOUND", "There is no job with that id.")

@@ -29,6 +29,10 @@ class WebhookForms:
         # Shielded: who asked first may go away, the others still wait.
         return await asyncio.shield(task)
 
+    def forget(self, form: jobs_pb2.WebhookForm) -> None:
+        """The form is not known over there any more: the next request makes it known again."""
+        self._ids.pop(id(form), None)
+
     async def _made_known(self, form: jobs_pb2.WebhookForm) -> str:
         form_id = self._ids[id(form)] = await self._put(form)
         return form_id

@@ -108,6 +108,9 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
         start, marker = file.read(2)
         if start != 0xFF:
             break
+        while marker == 0xFF:
+            # Any number of them may stand before a marker.
+            (marker,) = file.read(1)
         (length,) = struct.unpack(">H", file.read(2))
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack(">xHH", file.read(5))

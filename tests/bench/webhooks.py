@@ -180,14 +180,14 @@ def _section(engine: Engine, rounds: Rounds[Delays]) -> Section:
     together = {name: tuple(ms for delays in rounds.of(name) for ms in delays.ms) for name in rounds.slices}
     bad, good = "beside four bad ones", "beside four good ones"
 
-    def share(name: str, base: str, target: float | None) -> Finding:
+    def share(name: str, base: str) -> Finding:
         slices = tuple(rounds.ratios(name, base, lambda delays: delays.p99_ms))
         measured = p99(together[name]) / p99(together[base])
-        return Finding(f"p99 {name}, of p99 {base}", measured, "×", target, at_least=False, slices=slices)
+        return Finding(f"p99 {name}, of p99 {base}", measured, "×", _TARGET, at_least=False, slices=slices)
 
     findings = (
-        share(bad, "alone", _TARGET),
-        share(bad, good, None),
+        share(bad, "alone"),
+        share(bad, good),
         *(Finding(f"p99 {name}", p99(ms), "ms") for name, ms in together.items()),
         *(Finding(f"median {name}", median(ms), "ms") for name, ms in together.items()),
     )
@@ -196,7 +196,7 @@ def _section(engine: Engine, rounds: Rounds[Delays]) -> Section:
         f"From the moment a job has ended to the arrival of its webhook, which is signed and sent over a connection of its "
         f"own. In every slice the same jobs are made: {_WATCHED_PER_S:.0f} a second of the customer that is watched and "
         f"{_OTHER_PER_S:.0f} a second of each of four others. Alone: the others have no receivers. Beside four bad ones: "
-        f"theirs {', '.join(_BAD)}, and are sent to again after a second, five times as soon as the contract's schedule "
+        f"of theirs one {', one '.join(_BAD)}; they are sent to again after a second, five times as soon as the contract's schedule "
         f"begins; they were sent {others} requests a slice. Each p99 is that of all slices together.\n\n{rounds.trust()}"
     )
     return Section(

@@ -111,6 +111,20 @@ async def test_rotating_never_lengthens_a_key_and_keeps_when_it_ends(books: Book
     assert not await works(books, new_key)
 
 
+@pytest.mark.parametrize("ends_after_ms", [0, 9 * HOUR_MS])
+async def test_a_key_that_is_rotated_again_gets_a_successor_that_outlives_it(
+    books: Books, ends_after_ms: int
+) -> None:
+    ends_at_ms = books.clock.at_ms + ends_after_ms if ends_after_ms else 0
+    old, _ = await made(books, expires_at_ms=ends_at_ms)
+    request = pb.RotateKeyRequest(key_id=old.key_id, overlap_ms=HOUR_MS)
+    lost, _ = await maker(books).rotate(request)
+    again, again_key = await maker(books).rotate(request)
+    assert lost.expires_at_ms == again.expires_at_ms == ends_at_ms
+    books.clock.at_ms += HOUR_MS
+    assert await works(books, again_key)
+
+
 async def test_a_key_is_rotated_at_once_and_then_not_again(books: Books) -> None:
     old, old_key = await made(books)
     request = pb.RotateKeyRequest(key_id=old.key_id, overlap_ms=0)

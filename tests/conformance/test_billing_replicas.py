@@ -13,6 +13,8 @@ from services.billing.bookkeeper import Bookkeeper
 from services.billing.ledger import Receipt
 from services.billing.operations import Operation
 from services.billing.settings import MIGRATIONS
+from services.billing.spending import SpendLimits
+from services.billing.store import spending
 from services.billing.verification import verify
 from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
@@ -99,3 +101,15 @@ async def test_two_replicas_given_one_job_for_two_customers_hold_it_once(postgre
         refusals = {answer.reason for answer in answers if isinstance(answer, ServiceError)}
         assert sum(isinstance(answer, Receipt) for answer in answers) == 50
         assert refusals == {"IDEMPOTENCY_KEY_CONFLICT"}
+
+
+async def test_replicas_keep_one_spend_limit_together(postgres_url: str) -> None:
+    async with replicas(postgres_url, 3) as keepers:
+        operator = await Database.open(postgres_url, application_name="operator")
+        await operator.write(lambda c: spending.limit(c, "ann", SpendLimits(60, 0), T0_MS))
+        await operator.close()
+        calls = [keepers[n % 3].submit(hold(f"j{n}", 1)) for n in range(150)]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(answer, Receipt) for answer in told) == 60
+        refused = {answer.reason for answer in told if isinstance(answer, ServiceError)}
+        assert refused == {"SPEND_LIMIT_REACHED"}

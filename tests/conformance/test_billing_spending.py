@@ -31,6 +31,16 @@ async def counts(books: Books, period: str, line: str = "") -> int:
     return await books.database.read(lambda c: c.execute(named).scalar_one())
 
 
+def reached(period: str, limit: int, *, spent: int, asked: int) -> dict[str, str]:
+    told = {
+        "limit_millis": limit,
+        "spent_millis": spent,
+        "required_millis": asked,
+        "available_millis": limit - spent,
+    }
+    return {"period": period} | {name: str(number) for name, number in told.items()}
+
+
 async def refusal(books: Books, *args: object, **more: object) -> dict[str, str]:
     [answer] = await books.run(hold(*args, **more))  # type: ignore[arg-type]  # handed on as they are
     assert isinstance(answer, ServiceError), answer
@@ -43,7 +53,7 @@ async def test_a_hold_beyond_the_day_is_refused_with_the_numbers_and_refused_aga
     await limited(books, day=10)
     [held] = await books.run(hold("j1", 7))
     assert isinstance(held, Receipt)
-    told = {"period": "day", "limit_millis": "10", "spent_millis": "7"}
+    told = reached("day", 10, spent=7, asked=4)
     assert await refusal(books, "j2", 4) == told
     await books.run(release("j1"))
     assert await refusal(books, "j2", 4) == told
@@ -76,7 +86,7 @@ async def test_what_is_given_back_belongs_to_the_day_on_which_it_was_held(books:
     await limited(books, day=10, month=15)
     await books.run(hold("old", 9, ttl_ms=3 * DAY_MS))
     books.clock.at_ms += DAY_MS
-    assert await refusal(books, "new", 7) == {"period": "month", "limit_millis": "15", "spent_millis": "9"}
+    assert await refusal(books, "new", 7) == reached("month", 15, spent=9, asked=7)
     await books.run(hold("small", 6, ttl_ms=3 * DAY_MS), release("old"))
     assert await counts(books, "1970-01-01") == 0
     assert await counts(books, "1970-01-02") == await counts(books, "1970-01") == 6
@@ -93,7 +103,7 @@ async def test_a_new_limit_counts_what_was_spent_before_it(books: Books) -> None
     await books.run(hold("today", 7, ttl_ms=DAY_MS), hold("charged", 9), capture("charged", 2))
     await limited(books, day=10, month=100)
     assert (await counts(books, "1970-01-02"), await counts(books, "1970-01")) == (9, 59)
-    assert await refusal(books, "more", 2) == {"period": "day", "limit_millis": "10", "spent_millis": "9"}
+    assert await refusal(books, "more", 2) == reached("day", 10, spent=9, asked=2)
     assert await books.findings() == set()
 
 
@@ -139,7 +149,7 @@ async def test_a_key_spends_against_its_own_limit_and_its_successor_goes_on_with
     await books.database.write(lambda c: key_rows.add(c, successor, "d2"))
     await books.run(top_up("start", 1_000))
     await books.run(hold("j1", 6, key_id="key_1"), hold("j2", 900))
-    told = {"period": "day", "limit_millis": "10", "spent_millis": "6"}
+    told = reached("day", 10, spent=6, asked=5)
     assert await refusal(books, "j3", 5, key_id="key_2") == told
     await books.run(release("j1"))
     [held] = await books.run(hold("j4", 10, key_id="key_2"))

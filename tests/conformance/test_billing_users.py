@@ -164,8 +164,18 @@ async def test_what_nobody_can_have_signed_up_with_is_refused_without_a_hash(
 
 
 async def test_a_password_is_the_same_however_the_keyboard_writes_it(desk: Desk) -> None:
-    await desk.sign_up("ann@example.com", "re\u0301gime")
-    await desk.log_in("ann@example.com", "r\u00e9gime")
+    await desk.sign_up("ann@example.com", "ancien re\u0301gime")
+    await desk.log_in("ann@example.com", "ancien r\u00e9gime")
+
+
+@pytest.mark.parametrize(("letter", "spelled"), [("\u00e9", "e\u0301"), ("\u01d6", "u\u0308\u0304")])
+async def test_a_password_has_the_same_length_however_the_keyboard_writes_it(
+    desk: Desk, letter: str, spelled: str
+) -> None:
+    with pytest.raises(ServiceError, match="INVALID_REQUEST"):
+        await desk.sign_up("ann@example.com", spelled * 7)
+    await desk.sign_up("ann@example.com", spelled * 128)
+    await desk.log_in("ann@example.com", letter * 128)
 
 
 async def test_a_login_renews_a_hash_of_older_parameters(desk: Desk) -> None:

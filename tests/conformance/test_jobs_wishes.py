@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from services.chassis.errors import ServiceError
 from services.jobs import job as rules
-from services.jobs.job import Job, JobState
-from services.jobs.store import JobStore, Wish, admissions
+from services.jobs.job import FailureReason, Job, JobState
+from services.jobs.store import Asked, JobStore, Wish, admissions
 from tests.conformance.jobs_shelf import ended, opened_store, queued, running
 from tests.jobs_rows import NOW_MS, a_job
 
@@ -86,6 +86,18 @@ async def test_each_owner_is_told_of_its_own_unfinished_jobs_only(store: JobStor
     assert await store.wishes_waiting() == (2, 0)
 
 
+async def test_the_owner_of_a_job_that_is_deleted_while_it_settles_is_told_until_it_has_ended(
+    store: JobStore,
+) -> None:
+    job = await running(store)
+    settling = await store.commit(job, rules.failing(job, FailureReason.TIMED_OUT, "", NOW_MS))
+    await store.wish(delete())
+    assert await store.asked_of("w1") == [Asked("job_1", True)]
+    done = rules.released(rules.finished(settling, 0, NOW_MS))
+    assert (await store.commit(settling, done)).state is JobState.FAILED
+    assert await store.asked_of("w1") == []
+
+
 async def test_a_claim_brings_the_wish_with_the_job(store: JobStore) -> None:
     await queued(store)
     await store.wish(cancel())
@@ -99,10 +111,8 @@ async def test_a_parked_job_that_is_to_end_may_be_claimed_at_once(store: JobStor
     job = await queued(store)
     later = replace(rules.touched(job, NOW_MS, run_at_ms=NOW_MS + 60_000), owner=None)
     await store.commit(job, later)
-    assert await store.hasten_asked(NOW_MS) == 0
-    await store.wish(cancel())
     assert await store.claim("w1", 10, NOW_MS) == []
-    assert await store.hasten_asked(NOW_MS) == 1
+    await store.wish(cancel())
     assert [claimed.job_id for claimed in await store.claim("w1", 10, NOW_MS)] == ["job_1"]
 
 

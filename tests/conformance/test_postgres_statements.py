@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from services.chassis import postgres_statements
 from services.chassis.database import Database, member_of_named, prepared
 from services.chassis.postgres_statements import NothingKeptError
 from services.chassis.set_statements import insert_tuples
@@ -76,3 +77,44 @@ async def test_every_connection_that_died_is_replaced_at_once(things: Database, 
 
     await things.write(inserting(thing("a")))
     assert len(await things.read(lambda connection: _NAMED.rows(connection, ids=["a"]))) == 1
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.002, 0.05])
+async def test_whoever_leaves_in_the_middle_of_a_statement_leaves_nothing_behind(
+    things: Database, pause_s: float
+) -> None:
+    def slow(connection: Connection) -> None:
+        insert_tuples(connection, THINGS, ("id",), [("a",)])
+        postgres_statements.fetch(connection, "SELECT pg_sleep($1)", (5.0,))
+
+    def asleep(connection: Connection) -> None:
+        postgres_statements.fetch(connection, "SELECT pg_sleep($1)", (5.0,))
+
+    for _ in range(3):
+        calls = [things.write(slow), things.read(asleep), things.read(asleep, snapshot=True)]
+        leaving = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.sleep(pause_s)
+        for one in leaving:
+            one.cancel()
+        async with asyncio.timeout(3.0):
+            assert {type(one) for one in await asyncio.gather(*leaving, return_exceptions=True)} == {
+                asyncio.CancelledError
+            }
+
+    async with asyncio.timeout(3.0):
+        # More at once than there are connections.
+        await asyncio.gather(*(things.write(inserting(thing(f"w{n}"))) for n in range(8)))
+        seen = await asyncio.gather(*(things.read(all_things) for _ in range(8)))
+    assert {len(rows) for rows in seen} == {8}
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+async def test_a_text_that_the_server_cannot_keep_undoes_its_transaction_alone(
+    things: Database, text: str
+) -> None:
+    with pytest.raises(DBAPIError):
+        await things.write(
+            lambda connection: insert_tuples(connection, THINGS, ("id",), [("good",), (text,)])
+        )
+    assert await things.read(all_things) == []
+    await things.write(inserting(thing("b")))

@@ -167,7 +167,6 @@ JOBS_WORK: Final[dict[str, Work]] = {
     ),
     "wish": lambda c: wishes.apply_wishes(c, [_WISH]),
     "asked": lambda c: wishes.asked_of(c, "w1"),
-    "parked and asked": lambda c: wishes.parked_and_asked(c, NOW_MS),
     "wishes waiting": wishes.count_waiting,
     "to scrub": lambda c: wishes.to_scrub(c, 100),
     "scrub": lambda c: wishes.scrub(c, [_ended_id(9_000)], NOW_MS),

@@ -14,10 +14,11 @@ from services.chassis.sealing import SealBroken, SealingKeys
 from services.jobs.errors import LeaseLostError
 from services.jobs.job import Job, JobState, Output
 from services.jobs.settings import MIGRATIONS
-from services.jobs.store import JobStore
+from services.jobs.store import JobStore, Wish
 from services.jobs.webhooks import deliveries, endpoints
 from services.jobs.webhooks.deliveries import Attempt, Attempted, Delivery, DeliveryFilter
 from services.jobs.webhooks.forms import Form
+from services.jobs.webhooks.lanes import line_of
 from services.jobs.webhooks.schedule import State
 from services.jobs.webhooks.store import WebhookStore
 from tests.jobs_rows import NOW_MS, a_job
@@ -181,18 +182,22 @@ async def test_what_is_not_due_is_neither_offered_nor_claimed(shelf: Shelf) -> N
     assert await shelf.hooks.claim("w1", offered, NOW_MS) == []
 
 
-async def test_full_receivers_and_customers_are_left_out(shelf: Shelf) -> None:
+async def test_full_lines_and_customers_are_left_out(shelf: Shelf) -> None:
     for customer in ("cus_a", "cus_b"):
         await shelf.ends(f"job_{customer}", callback_url=CALLBACK, customer_id=customer)
     await shelf.ends("job_3", callback_url=ENDPOINT)
 
-    async def left(receivers: Sequence[str], customers: Sequence[str]) -> set[tuple[str, str]]:
-        found = await shelf.hooks.due(NOW_MS + 10_000, receivers, customers, 100)
+    async def left(lines: Sequence[str], customers: Sequence[str]) -> set[tuple[str, str]]:
+        found = await shelf.hooks.due(NOW_MS + 10_000, lines, customers, 100)
         return {(one.customer_id, one.receiver) for one in found}
 
-    assert await left(["one.example.com:443"], []) == {("cus_a", "two.example.com:8443")}
-    assert await left([], ["cus_a"]) == {("cus_b", "one.example.com:443")}
-    assert await left(["one.example.com:443"], ["cus_a"]) == set()
+    theirs = ("cus_b", "one.example.com:443")
+    assert await left([line_of("cus_a", "one.example.com:443")], []) == {
+        ("cus_a", "two.example.com:8443"),
+        theirs,
+    }
+    assert await left([], ["cus_a"]) == {theirs}
+    assert await left([line_of(*theirs)], ["cus_a"]) == set()
 
 
 async def test_on_sqlite_a_long_line_is_passed_without_reading_its_rows(tmp_path: Path) -> None:
@@ -202,7 +207,7 @@ async def test_on_sqlite_a_long_line_is_passed_without_reading_its_rows(tmp_path
 
     def plan(connection: Connection) -> str:
         spelled = deliveries._DUE.spelled(connection.dialect)
-        given = spelled.parameters({"now_ms": 1, "receivers": ["a:1"], "customers": [], "most": 10})
+        given = spelled.parameters({"now_ms": 1, "lines": ["c a:1"], "customers": [], "most": 10})
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {spelled.sql}", given)
         return " ".join(row[3] for row in rows)
 
@@ -306,6 +311,37 @@ async def test_whatever_became_of_a_delivery_it_can_be_sent_again_from_the_begin
     assert await shelf.due(NOW_MS + 11_000) == [mine.delivery_id]
 
 
+@pytest.mark.parametrize(
+    ("state", "status"), [(State.DELIVERED, 200), (State.DEAD, 410), (State.WAITING, 500)]
+)
+async def test_what_is_wanted_again_while_it_is_sent_is_sent_once_more_from_the_beginning(
+    shelf: Shelf, state: State, status: int
+) -> None:
+    await shelf.ends("job_1", callback_url=CALLBACK)
+    (mine,) = await shelf.claimed()
+    await shelf.hooks.resend(mine.delivery_id, NOW_MS + 10_005)
+    assert await shelf.due(NOW_MS + 10_005) == []
+    await shelf.hooks.commit(tried(mine, state, status))
+    (after,) = await shelf.all()
+    assert (after.state, after.tries, after.attempts, after.last_status) == (State.WAITING, 0, 1, status)
+    assert await shelf.due(NOW_MS + 10_005) == [mine.delivery_id]
+
+
+async def test_what_was_to_be_told_of_a_deleted_job_is_forgotten_with_it(shelf: Shelf) -> None:
+    await shelf.hooks.set_url("cus_a", ENDPOINT)
+    await shelf.ends("job_1", "job_2", callback_url=CALLBACK)
+    sent, *_ = claimed = await shelf.claimed()
+    deleted = [one for one in claimed if one.job_id == sent.job_id]
+    await shelf.hooks.commit(tried(sent, State.DELIVERED, 200))
+    await shelf.jobs.wish(Wish(sent.job_id, "cus_a", "test", True, NOW_MS))
+    await shelf.jobs.scrub([sent.job_id], NOW_MS)
+    assert {one.job_id for one in await shelf.all()} == {"job_1", "job_2"} - {sent.job_id}
+    assert await shelf.hooks.list_attempts(sent.delivery_id) is None
+    # The other of its two was being sent at that moment.
+    with pytest.raises(LeaseLostError):
+        await shelf.hooks.commit(tried(deleted[1]))
+
+
 async def test_there_is_nothing_to_send_again_where_there_is_no_delivery(shelf: Shelf) -> None:
     assert await shelf.hooks.resend("whd_none", NOW_MS) is None
     assert await shelf.hooks.list_attempts("whd_none") is None
@@ -369,6 +405,19 @@ async def test_a_secret_that_is_replaced_signs_as_long_as_it_overlaps(shelf: She
     alone, third = await shelf.hooks.rotate(KEYS, "cus_a", 0, NOW_MS)
     assert endpoints.active(KEYS, alone, NOW_MS) == [third]
     assert await shelf.hooks.endpoint("cus_a") == alone
+
+
+async def test_a_rotation_within_an_overlap_does_not_cut_that_short(shelf: Shelf) -> None:
+    _, first = await shelf.hooks.rotate(KEYS, "cus_a", 0, NOW_MS)
+    _, lost = await shelf.hooks.rotate(KEYS, "cus_a", 60_000, NOW_MS)
+    made, again = await shelf.hooks.rotate(KEYS, "cus_a", 50_000, NOW_MS + 1_000)
+    assert endpoints.active(KEYS, made, NOW_MS + 59_999) == [again, lost, first]
+    assert endpoints.active(KEYS, made, NOW_MS + 60_000) == [again]
+    later, last = await shelf.hooks.rotate(KEYS, "cus_a", 50_000, NOW_MS + 60_000)
+    assert endpoints.active(KEYS, later, NOW_MS + 60_000) == [last, again]
+    for _ in range(10):
+        later, _ = await shelf.hooks.rotate(KEYS, "cus_a", 50_000, NOW_MS + 60_000)
+    assert len(endpoints.active(KEYS, later, NOW_MS + 60_000)) == 4
 
 
 async def test_a_customer_without_a_secret_gets_one_and_keeps_it(shelf: Shelf) -> None:

@@ -242,6 +242,17 @@ async def test_a_repeated_request_gets_the_first_generation_with_its_live_status
     assert again.body == {**first.body, "status": "processing"}
 
 
+async def test_a_repeat_gets_the_first_answer_after_its_generation_was_deleted(
+    shop: Storefront, client: Client
+) -> None:
+    first = await client.create(IMAGE, key="order-1")
+    for job in shop.jobs.kept.values():
+        # What jobs remember of it.
+        job.stage, job.echo, job.project_id = jobs.STAGE_ENDED_BADLY, b"", ""
+    again = await client.create(IMAGE, key="order-1")
+    assert again.body == {**first.body, "status": "failed"}
+
+
 @pytest.mark.parametrize(
     "changes", [{"settings": {}}, {"model_name": "gpt-image-2"}, {"prompt": "b"}, {"project_id": "p"}]
 )

@@ -194,6 +194,7 @@ async def test_the_history_can_be_filtered_by_status(
         ({"generation_type": "x"}, "generation_type"),
         ({"status": "done"}, "status"),
         ({"project_id": "p" * 101}, "project_id"),
+        ({"project_id": "a\0"}, "project_id"),
         ([("page", "1"), ("page", "2")], "page"),
     ],
 )

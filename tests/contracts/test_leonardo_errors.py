@@ -271,3 +271,13 @@ async def test_other_origins_are_answered_only_where_the_operator_says_so(openin
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
     stranger = await open_shop.get("/v1/usage", headers={"Origin": "https://evil.example.com"})
     assert "Access-Control-Allow-Origin" not in stranger.headers
+
+
+async def test_a_form_that_jobs_have_lost_is_made_known_to_them_again(shop: Storefront) -> None:
+    assert (await shop.post(IMAGES, IMAGE)).status == 202
+    shop.jobs.forms.clear()
+    shop.jobs.refusal = ServiceError(Kind.FAILED_PRECONDITION, "UNKNOWN_WEBHOOK_FORM", "not known")
+    assert (await shop.post(IMAGES, IMAGE)).status == 503
+    shop.jobs.refusal = None
+    assert (await shop.post(IMAGES, IMAGE)).status == 202
+    assert "leonardo" in shop.jobs.forms

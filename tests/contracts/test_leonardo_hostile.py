@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import zlib
 from typing import Any
 
 import pytest
 
-from tests.contracts.conftest import Storefront
+from tests.contracts.conftest import Opening, Storefront
 from tests.fakes import LIVE_KEY
 
 IMAGES = "/v1/images/generate"
@@ -192,6 +193,24 @@ async def test_a_body_that_is_not_what_its_encoding_says_makes_no_noise(
     answer = await shop.raw(path, headers, b"not gzip at all", key=b"k")
     assert answer.status in {400, 404}
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("hosts", [(), (("api.example.com", "leonardo"),)])
+async def test_a_request_without_a_host_has_no_name_looked_up_for_it(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch, hosts: tuple[tuple[str, str], ...]
+) -> None:
+    shop = await opening(storefront_hosts=hosts)
+    looked_up: list[str] = []
+
+    def look_up(name: str = "") -> str:
+        # A resolver may take seconds, and every other request would wait for it.
+        looked_up.append(name)
+        return "nobody"
+
+    monkeypatch.setattr(socket, "getfqdn", look_up)
+    for path in ("/v1/usage", "/v1/models", "/nowhere", "/docs"):
+        assert await shop.bytes_back(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert looked_up == []
 
 
 @pytest.mark.parametrize("path", [IMAGES, "/v1/usage", "/nowhere"])

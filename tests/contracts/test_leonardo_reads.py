@@ -56,6 +56,17 @@ async def test_a_running_job_reads_as_documented(shop: Storefront) -> None:
     assert shop.jobs.asked[0].sync
 
 
+async def test_a_cancelled_job_says_so(shop: Storefront) -> None:
+    job = await made(shop)
+    job.stage, job.failure = jobs.STAGE_ENDED_BADLY, jobs.FAILURE_REASON_CANCELED
+    body = (await shop.get(f"/v1/jobs/{job.job_id}")).body
+    assert (body["status"], body["refundedCredits"]) == ("failed", 9000)
+    assert body["error"] == {
+        "code": "generation_failed",
+        "message": "The job was cancelled. Your credits were returned.",
+    }
+
+
 async def test_a_complete_job_shows_what_was_charged(shop: Storefront) -> None:
     job = await made(shop)
     finish(shop, job)

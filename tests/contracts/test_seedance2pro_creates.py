@@ -86,6 +86,15 @@ async def test_every_other_workflow_is_unsupported(shop: Storefront, name: str) 
 async def test_a_workflows_name_is_not_repeated_at_any_length(shop: Storefront) -> None:
     answer = await Client(shop).create({"model": "x" * 500_000, "inputs": {"prompt": "a"}})
     assert answer.body == {"message": "Unsupported NewAPI workflow: " + "x" * 100}
+    lifted = {"model": "x" * 1_100_000, "inputs": {"prompt": "a"}}
+    assert (await Client(shop).create(lifted)).body == {"message": "Unsupported NewAPI workflow: …"}
+
+
+@pytest.mark.parametrize("odd", ["https://example.com/" + "a" * 2029, "https://example.com/\0"])
+async def test_a_callback_that_jobs_could_not_take_is_400_and_named(shop: Storefront, odd: str) -> None:
+    answer = await Client(shop).create({**TASK, "callBackUrl": odd})
+    refused(answer, 400, "Invalid request parameters: callBackUrl must be a public HTTPS address.")
+    assert shop.jobs.created == []
 
 
 @pytest.mark.parametrize(

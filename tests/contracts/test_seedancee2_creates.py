@@ -237,6 +237,8 @@ async def test_a_wrong_value_is_400_and_named(shop: Storefront, given: Any, para
         ({"model": 5, "input": {"prompt": "a"}}, "model"),
         ({"model": "pro", "input": {"prompt": "a"}, "callback_url": 5}, "callback_url"),
         ({"model": "pro", "input": {"prompt": "a"}, "callback_url": ""}, "callback_url"),
+        ({**PRO, "callback_url": "https://example.com/" + "a" * 2029}, "callback_url"),
+        ({**PRO, "callback_url": "https://example.com/\0"}, "callback_url"),
         ({"model": "pro", "input": {"prompt": "a"}, "metadata": "x"}, "metadata"),
         ({"model": "pro", "input": {"prompt": "a"}, "metadata": []}, "metadata"),
     ],

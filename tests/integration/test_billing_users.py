@@ -156,7 +156,7 @@ async def test_limits_of_customer_and_key_reach_the_wire(folder: Folder) -> None
         with pytest.raises(ServiceError, match="SPEND_LIMIT_REACHED") as refusal:
             await billing.stub.Hold(hold(user.customer_id, "job2", key_id=made.key.key_id, **job))
         told = {"period": "day", "limit_millis": "5000", "spent_millis": "5000"}
-        assert dict(refusal.value.metadata) == told
+        assert dict(refusal.value.metadata) == told | {"required_millis": "5000", "available_millis": "0"}
         await billing.stub.Hold(hold(user.customer_id, "job3", **job))
         with pytest.raises(ServiceError, match="SPEND_LIMIT_REACHED"):
             await billing.stub.Hold(hold(user.customer_id, "job4", **job))

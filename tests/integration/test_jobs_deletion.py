@@ -88,6 +88,21 @@ async def test_a_running_job_is_hidden_at_once_canceled_and_forgotten(house: Job
     await house.all_returned()
 
 
+async def test_a_job_that_is_deleted_while_it_settles_stays_hidden_however_long_that_takes(
+    house: JobsHouse,
+) -> None:
+    house.billing.before["Capture"] = unavailable()
+    job = await create(house, "k1", "cat")
+    await house.until_state(job.job_id, jobs.JOB_STATE_SETTLING)
+    await house.stub.DeleteJob(deletion(job.job_id))
+    # Twice the time after which wishes are looked for.
+    await asyncio.sleep(2.2)
+    assert await is_hidden(house, job)
+    house.billing.before.clear()
+    row = await forgotten(house, job.job_id)
+    assert (row.state, row.charged_millis) == (JobState.COMPLETED, PRICE_MILLIS)
+
+
 async def test_a_deletion_may_be_repeated_and_is_no_one_elses(house: JobsHouse) -> None:
     job = await create(house, "k1", "cat")
     await house.ended(job.job_id)

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import quantiles
 
+from aiohttp import web
+
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from services.jobs.webhooks.lanes import Bounds
 from tests.jobs_house import sqlite_url
@@ -85,12 +87,12 @@ async def test_receivers_that_hang_fail_redirect_and_flood_delay_no_other_custom
         for name, delays in (("without", without), ("with", with_them)):
             record_property(f"p99_ms_{name}", quantiles(delays, n=100)[98])
     # The hanging receiver held its few places from before the first of these jobs until after the last webhook.
-    assert bad["hangs"].most_at_once == len(bad["hangs"].received) == Bounds().to_unknown
+    assert bad["hangs"].most_at_once == len(bad["hangs"].received) == Bounds().of_unknown
     assert [one.state for one in hanging_now] == [pb.DELIVERY_STATE_WAITING] * OTHERS_JOBS
     assert len(with_them) == len(without) == JOBS
     # The others were busy with it all the time, too.
-    assert len(bad["fails"].received) > Bounds().to_unknown
-    assert len(bad["redirects"].received) > Bounds().to_unknown
+    assert len(bad["fails"].received) > Bounds().of_unknown
+    assert len(bad["redirects"].received) > Bounds().of_unknown
 
 
 async def test_a_line_before_one_receiver_is_passed_by_everybody_behind_it(tmp_path: Path) -> None:
@@ -102,11 +104,29 @@ async def test_a_line_before_one_receiver_is_passed_by_everybody_behind_it(tmp_p
     ):
         line = [here.create(f"line-{number}", slow.url(), customer="cus_line") for number in range(600)]
         await asyncio.gather(*line)
-        await slow.until(Bounds().to_unknown)
+        await slow.until(Bounds().of_unknown)
         async with asyncio.timeout(60):
             while len(await here.deliveries(customer_id="cus_line", limit=1000)) < 600:
                 await asyncio.sleep(0.1)
         await here.create("k1", good.url(), customer="cus_other")
         await here.create("k2", good.url("/same-customer"), customer="cus_line")
         assert {one.path for one in await good.until(2)} == {"/hook", "/same-customer"}
-        assert slow.most_at_once == Bounds().to_unknown
+        assert slow.most_at_once == Bounds().of_unknown
+
+
+async def test_one_customer_s_dead_address_does_not_delay_another_s_at_the_same_host(tmp_path: Path) -> None:
+    async def answers(request: web.Request) -> web.StreamResponse:
+        return await (hanging if request.path == "/dead" else fine)(request)
+
+    async with (
+        Receiver(answers) as shared,
+        telling(sqlite_url(tmp_path), shared, timeout_s=TIMEOUT_S) as here,
+    ):
+        line = [
+            here.create(f"line-{number}", shared.url("/dead"), customer="cus_dead") for number in range(20)
+        ]
+        await asyncio.gather(*line)
+        await shared.until(Bounds().of_unknown)
+        await here.create("k1", shared.url(), customer="cus_other")
+        received = await shared.until(Bounds().of_unknown + 1)
+        assert received[-1].path == "/hook"

@@ -90,7 +90,7 @@ class Books:
         request = jobs.GetUsageRequest(customer_id=self.customer_id, mode=_JOBS_MODE[self.mode])
         return list((await self.inside.jobs.GetUsage(request)).rows)
 
-    async def at_rest(self, *, deadline_s: float = 60.0) -> None:
+    async def at_rest(self, *, deadline_s: float = 150.0) -> None:
         """Returns when every job has ended and nothing is reserved. Raises TimeoutError."""
         async with asyncio.timeout(deadline_s):
             while any(row.pending_jobs or row.processing_jobs for row in await self.usage()):

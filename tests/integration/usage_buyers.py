@@ -21,7 +21,7 @@ from tests.leak.roads import Road
 Mode = Literal["live", "test"]
 
 # A house may be without one of its processes for some seconds.
-_PATIENCE_S: Final = 90.0
+_PATIENCE_S: Final = 150.0
 _AGAIN_S: Final = 0.2
 # No answer yet: the same request may be answered otherwise in a moment.
 _PASSING: Final = frozenset({429, 502, 503})

@@ -188,7 +188,8 @@ class Oracle:
                 spent_millis = self.spent_millis(wallet, line, period)
                 if limit_millis and price_millis and spent_millis + price_millis > limit_millis:
                     numbers = (("limit_millis", str(limit_millis)), ("spent_millis", str(spent_millis)))
-                    return No("SPEND_LIMIT_REACHED", (("period", word), *numbers))
+                    left = _short(price_millis, max(0, limit_millis - spent_millis))
+                    return No("SPEND_LIMIT_REACHED", (("period", word), *numbers, *left))
         return None
 
     def _capture(self, capture: Capture) -> tuple[bool, Reply]:

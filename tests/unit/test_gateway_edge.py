@@ -41,9 +41,8 @@ def second_contract() -> Contract:
     """A contract that claims /v1/usage too, and spells errors in its own way."""
 
     def render(error: ServiceError, route: Route | None, request_id: str) -> Answer:
-        status = {"API_KEY_MISSING": 401, "INVALID_API_KEY": 401, "NETWORK_NOT_ALLOWED": 401}.get(
-            error.reason, 404
-        )
+        statuses = {"API_KEY_MISSING": 401, "INVALID_API_KEY": 401, "NETWORK_NOT_ALLOWED": 401}
+        status = (statuses | {"METHOD_NOT_ALLOWED": 405, "MALFORMED_REQUEST": 400}).get(error.reason, 404)
         detail = ErrorDetail(code="second", message=error.reason)
         return Answer(status, ErrorBody(ok=False, error=detail, request_id=request_id))
 
@@ -107,7 +106,7 @@ async def asked(
         if key:
             headers["Authorization"] = f"Bearer {key}"
         async with (
-            Listener(served, CONTRACT, bound),
+            Listener(served, edge.contract_of, bound),
             aiohttp.ClientSession() as client,
             client.request(method, url_of(bound) + path, headers=headers) as response,
         ):
@@ -157,6 +156,39 @@ async def test_a_bound_host_serves_its_contract_alone(
 async def test_a_path_of_bound_hosts_exists_on_them_only(tmp_path: Path) -> None:
     assert await asked(tmp_path, "/v1/bound", "sk_something") == (404, "not_found")
     assert await asked(tmp_path, "/v1/bound", "sk_something", Host="second.example.com") == (200, "usage")
+
+
+@pytest.mark.parametrize(
+    "host,method,path,key,answer",
+    [
+        # Two claim it, and the key says who is spoken to.
+        ("", "POST", "/v1/usage", "sk_something", (405, "second")),
+        ("", "POST", "/v1/usage", "", (405, "method_not_allowed")),
+        ("", "GET", "/v1/usage/more", "sk_something", (404, "second")),
+        # A path that is not served here is not there for any method.
+        ("", "POST", "/v1/bound", "", (404, "not_found")),
+        ("second.example.com", "POST", "/v1/bound", "", (405, "second")),
+        ("second.example.com", "DELETE", "/v1/images/generate", "", (404, "second")),
+        ("second.example.com", "DELETE", "/v1/jobs/job_1", "", (404, "second")),
+        ("", "DELETE", "/v1/jobs/job_1", "", (405, "method_not_allowed")),
+        ("", "POST", "/docs", "", (405, "method_not_allowed")),
+    ],
+)
+async def test_a_wrong_method_is_refused_in_the_words_of_who_is_spoken_to(
+    tmp_path: Path, host: str, method: str, path: str, key: str, answer: tuple[int, str]
+) -> None:
+    headers = {"Host": host} if host else {}
+    assert await asked(tmp_path, path, key, method=method, **headers) == answer
+
+
+@pytest.mark.parametrize(
+    "host,path,code", [("", "/v1/jobs/second/x", "second"), ("second.example.com", "/v1/usage", "second")]
+)
+async def test_an_expectation_that_nobody_knows_is_refused_in_the_contract_s_words(
+    tmp_path: Path, host: str, path: str, code: str
+) -> None:
+    headers = {"Host": host} if host else {}
+    assert await asked(tmp_path, path, Expect="teapot", **headers) == (400, code)
 
 
 def test_a_host_of_a_storefront_that_there_is_not_is_refused() -> None:

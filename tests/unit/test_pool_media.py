@@ -45,6 +45,7 @@ def probed(tmp_path: Path, content: bytes) -> tuple[str, int, int, int]:
 def test_a_type_is_decided_by_the_bytes(tmp_path: Path) -> None:
     assert probed(tmp_path, PICTURE) == ("image/png", 40, 30, 0)
     assert probed(tmp_path, JPEG) == ("image/jpeg", 5, 3, 0)
+    assert probed(tmp_path, JPEG.replace(b"\xff\xc0", b"\xff\xff\xff\xc0")) == ("image/jpeg", 5, 3, 0)
     assert probed(tmp_path, instant.film(64, 32, 7)) == ("video/mp4", 64, 32, 7_000)
     assert probed(tmp_path, b"RIFF\x00\x00\x00\x00WEBPVP8 ")[0] == "image/webp"
     assert probed(tmp_path, "Ein Brief über\nnichts.".encode()) == ("text/plain", 0, 0, 0)
@@ -244,6 +245,21 @@ async def test_reading_gives_the_first_bytes_and_nothing_of_what_is_gone(store: 
     await store.publish(await store.stage(chunks(b"some words")), "texts/2026/01/02/job_1.txt")
     assert await store.read("texts/2026/01/02/job_1.txt", 4) == b"some"
     assert await store.read("texts/2026/01/02/job_2.txt", 4) == b""
+
+
+async def test_a_large_film_that_is_broken_inside_is_unknown_and_leaves_nothing(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path / "media", limit_bytes=1_000_000)
+    whole = instant.film(64, 32, 7)
+    place = whole.index(b"moov") - 4
+    size = int.from_bytes(whole[place : place + 4], "big")
+    torn = b"\x7f\xff\xff\xffudta"
+    index = (size + 8 + len(torn)).to_bytes(4, "big") + whole[place + 4 : place + size]
+    index += (8 + len(torn)).to_bytes(4, "big") + b"mvex" + torn
+    rest = (8 + 300_000).to_bytes(4, "big") + b"mdat" + bytes(300_000)
+    with pytest.raises(UnknownMedia):
+        await store.stage(chunks(whole[:place] + index + whole[place + size :] + rest, 10_000))
+    assert files(tmp_path) == set()
+    store.close()
 
 
 async def test_an_object_that_does_not_fit_on_the_disk_gets_no_key(tmp_path: Path) -> None:

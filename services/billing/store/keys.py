@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from services.billing import errors, keys
 from services.billing.keys import Key, KeyOwner, KeyRules
@@ -61,22 +61,40 @@ def rotate(
 ) -> tuple[Key, str]:
     """End a key after `overlap_ms` and say which key takes its place, and whose storefront it is.
 
-    What is answered is the successor without its hint; `add` makes it. Raises ServiceError KEY_NOT_FOUND for a key
-    that does not work any more.
+    What is answered is the successor without its hint; `add` makes it. It lives as long as the line was meant to,
+    also where the key has been rotated before. Raises ServiceError KEY_NOT_FOUND for a key that does not work any more.
     """
     named = select(*_KEY_COLUMNS).where(API_KEYS.c.key_id == key_id)
     row = connection.execute(locked(named, API_KEYS.c.key_id)).first()
     old = None if row is None else _key(row)
     if old is None or not keys.is_valid(old, now_ms):
         raise errors.key_not_found(key_id)
+    line_ends_at_ms = _line_end(connection, old)
     ends_at_ms = min(now_ms + overlap_ms, old.expires_at_ms or now_ms + overlap_ms)
     connection.execute(update(API_KEYS).where(API_KEYS.c.key_id == key_id).values(expires_at_ms=ends_at_ms))
     storefront = select(CUSTOMERS.c.storefront).where(CUSTOMERS.c.customer_id == old.customer_id)
     rules = replace(old.rules, line_key_id=old.line)
     successor = replace(
-        old, key_id=successor_id, hint="", created_at_ms=now_ms, last_used_at_ms=0, rules=rules
+        old,
+        key_id=successor_id,
+        hint="",
+        created_at_ms=now_ms,
+        expires_at_ms=line_ends_at_ms,
+        last_used_at_ms=0,
+        rules=rules,
     )
     return successor, connection.execute(storefront).scalar_one()
+
+
+def _line_end(connection: Connection, key: Key) -> int:
+    """When the line of a key ends: what the newest key of it says, which nobody has rotated."""
+    keys_of = API_KEYS.c
+    line = select(keys_of.expires_at_ms).where(
+        keys_of.customer_id == key.customer_id,
+        or_(keys_of.line_key_id == key.line, keys_of.key_id == key.line),
+    )
+    newest_first = line.order_by(keys_of.created_at_ms.desc(), keys_of.key_id.desc())
+    return int(connection.execute(newest_first.limit(1)).scalar_one())
 
 
 def of_customer(connection: Connection, customer_id: str) -> list[Key]:

@@ -18,6 +18,7 @@ from services.jobs import errors
 from services.jobs.job import Job, JobState
 from services.jobs.schema import JOBS
 from services.jobs.store.rows import COLUMNS, job_of
+from services.jobs.webhooks.deliveries import forget_of_jobs
 
 _LOCKED = prepared(locked(select(*COLUMNS).where(member_of_named(JOBS.c.job_id, "job_ids")), JOBS.c.job_id))
 # Written out, so that every plan may use the indexes of wishes.
@@ -119,10 +120,13 @@ def to_scrub(connection: Connection, limit: int) -> list[Deleted]:
 
 
 def scrub(connection: Connection, job_ids: Sequence[str], now_ms: int) -> None:
-    """Forgets what these jobs were asked for and what became of them; who was charged what for them stays."""
+    """Forgets what these jobs were asked for and what became of them, and what was to be told of it; who was charged what
+    for them stays.
+    """
     rows = _LOCKED.rows(connection, job_ids=sorted(job_ids))
     scrubbed = [_scrubbed(job, now_ms) for job in map(job_of, rows) if _is_to_scrub(job)]
     update_rows(connection, JOBS, key=("job_id",), rows=scrubbed, returning_keys=False)
+    forget_of_jobs(connection, [row["job_id"] for row in scrubbed])
 
 
 def _is_to_scrub(job: Job) -> bool:

@@ -6,7 +6,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, func, literal_column, not_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Text,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    not_,
+    select,
+    update,
+)
 
 from services.chassis.prepared_statements import prepared
 from services.chassis.set_statements import insert_rows, locked, member_of, member_of_named, update_rows
@@ -85,19 +96,21 @@ _COLUMNS = tuple(DELIVERIES.columns)
 # Spelled as in the index of what is due.
 _FREE = DELIVERIES.c.owner.is_(None) & (DELIVERIES.c.ended_at_ms == literal_column("0"))
 _due_by = bindparam("now_ms", type_=BigInteger)
+# As `line_of` spells it.
+_LINE = DELIVERIES.c.customer_id + literal_column("' '", Text) + DELIVERIES.c.receiver
 _DUE = prepared(
     select(DELIVERIES.c.delivery_id, DELIVERIES.c.customer_id, DELIVERIES.c.receiver)
     .where(_FREE, DELIVERIES.c.next_attempt_at_ms <= _due_by)
-    .where(not_(member_of_named(DELIVERIES.c.receiver, "receivers")))
+    .where(not_(member_of_named(_LINE, "lines")))
     .where(not_(member_of_named(DELIVERIES.c.customer_id, "customers")))
     .order_by(DELIVERIES.c.next_attempt_at_ms)
     .limit(bindparam("most", type_=BigInteger))
 )
 _FENCES = prepared(
     locked(
-        select(DELIVERIES.c.delivery_id, DELIVERIES.c.owner, DELIVERIES.c.epoch).where(
-            member_of_named(DELIVERIES.c.delivery_id, "delivery_ids")
-        ),
+        select(
+            DELIVERIES.c.delivery_id, DELIVERIES.c.owner, DELIVERIES.c.epoch, DELIVERIES.c.next_attempt_at_ms
+        ).where(member_of_named(DELIVERIES.c.delivery_id, "delivery_ids")),
         DELIVERIES.c.delivery_id,
     )
 )
@@ -109,14 +122,12 @@ def _delivery(row: Sequence[Any]) -> Delivery:
 
 
 def due(
-    connection: Connection, now_ms: int, receivers: Collection[str], customers: Collection[str], most: int
+    connection: Connection, now_ms: int, lines: Collection[str], customers: Collection[str], most: int
 ) -> list[Due]:
-    """Up to `most` that nobody sends and whose time has come, the longest due first, but not these receivers'
-    and customers'.
+    """Up to `most` that nobody sends and whose time has come, the longest due first, but not of these lines and
+    customers.
     """
-    rows = _DUE.rows(
-        connection, now_ms=now_ms, receivers=sorted(receivers), customers=sorted(customers), most=most
-    )
+    rows = _DUE.rows(connection, now_ms=now_ms, lines=sorted(lines), customers=sorted(customers), most=most)
     return [Due(*row) for row in rows]
 
 
@@ -171,21 +182,26 @@ def free(connection: Connection, worker_id: str, strays: Mapping[str, int]) -> N
 
 
 def apply_attempts(connection: Connection, items: Sequence[Attempted]) -> list[Exception | None]:
-    """Writes what came of each; LeaseLostError for one that is somebody else's now, or was written already."""
+    """Writes what came of each; LeaseLostError for one that is somebody else's now, or was written already.
+
+    One that an operator wants sent again since this attempt began stays due, whatever came of the attempt.
+    """
     ids = sorted({item.delivery.delivery_id for item in items})
-    fences = {row[0]: (row[1], row[2]) for row in _FENCES.rows(connection, delivery_ids=ids)}
-    kept: list[Attempted] = []
+    found = {row[0]: (row[1], row[2], row[3]) for row in _FENCES.rows(connection, delivery_ids=ids)}
+    rows: list[dict[str, Any]] = []
+    log: list[dict[str, Any]] = []
     results: list[Exception | None] = []
     for item in items:
         one = item.delivery
-        if fences.pop(one.delivery_id, None) == (one.owner, one.epoch):
-            kept.append(item)
-            results.append(None)
-        else:
+        owner, epoch, due_ms = found.pop(one.delivery_id, (None, 0, 0))
+        if owner is None or (owner, epoch) != (one.owner, one.epoch):
             results.append(LeaseLostError(one.delivery_id))
-    rows = [_after(item) for item in kept]
+            continue
+        rows.append(_after(item) if due_ms == one.next_attempt_at_ms else _after(item) | _anew(due_ms))
+        log.append(_logged(item))
+        results.append(None)
     update_rows(connection, DELIVERIES, key=("delivery_id",), rows=rows, returning_keys=False)
-    insert_rows(connection, ATTEMPTS, [_logged(item) for item in kept], ignore_conflicts=True)
+    insert_rows(connection, ATTEMPTS, log, ignore_conflicts=True)
     return results
 
 
@@ -201,6 +217,11 @@ def _after(item: Attempted) -> dict[str, Any]:
         "last_status": item.attempt.status,
         "last_error": item.attempt.error,
     }
+
+
+def _anew(due_ms: int) -> dict[str, Any]:
+    """A schedule that begins then."""
+    return {"state": State.WAITING.value, "tries": 0, "next_attempt_at_ms": due_ms, "ended_at_ms": 0}
 
 
 def _logged(item: Attempted) -> dict[str, Any]:
@@ -262,10 +283,10 @@ def list_attempts(connection: Connection, delivery_id: str) -> list[Attempt] | N
 def resend(connection: Connection, delivery_id: str, now_ms: int) -> Delivery | None:
     """The delivery, due now with its whole schedule before it; None where there is none.
 
-    One that is being sent at this moment stays its sender's.
+    One that is being sent at this moment stays its sender's, and is sent again after that.
     """
-    again = {"state": State.WAITING.value, "tries": 0, "next_attempt_at_ms": now_ms, "ended_at_ms": 0}
-    connection.execute(update(DELIVERIES).where(DELIVERIES.c.delivery_id == delivery_id).values(**again))
+    anew = update(DELIVERIES).where(DELIVERIES.c.delivery_id == delivery_id).values(**_anew(now_ms))
+    connection.execute(anew)
     return load(connection, delivery_id)
 
 
@@ -279,14 +300,22 @@ def oldest_due_ms(connection: Connection, now_ms: int) -> int:
 
 def sweep(connection: Connection, ended_before_ms: int) -> int:
     """Forgets up to SWEEP_LIMIT deliveries that ended before this moment, with their logs. Returns how many."""
-    old = (
-        select(DELIVERIES.c.delivery_id)
-        .where(DELIVERIES.c.ended_at_ms > 0, DELIVERIES.c.ended_at_ms < ended_before_ms)
-        .order_by(DELIVERIES.c.ended_at_ms)
-        .limit(SWEEP_LIMIT)
+    old = select(DELIVERIES.c.delivery_id).where(
+        DELIVERIES.c.ended_at_ms > 0, DELIVERIES.c.ended_at_ms < ended_before_ms
     )
-    ids = list(connection.scalars(old))
-    if ids:
-        connection.execute(delete(ATTEMPTS).where(member_of(ATTEMPTS.c.delivery_id, ids)))
-        connection.execute(delete(DELIVERIES).where(member_of(DELIVERIES.c.delivery_id, ids)))
-    return len(ids)
+    oldest = locked(old, DELIVERIES.c.ended_at_ms, skip_locked=True).limit(SWEEP_LIMIT)
+    return _forget(connection, list(connection.scalars(oldest)))
+
+
+def forget_of_jobs(connection: Connection, job_ids: Collection[str]) -> None:
+    """Forgets all deliveries of these jobs, with their logs; who is sending one of them will write nothing of it."""
+    of_jobs = select(DELIVERIES.c.delivery_id).where(member_of(DELIVERIES.c.job_id, job_ids))
+    _forget(connection, list(connection.scalars(locked(of_jobs, DELIVERIES.c.delivery_id))))
+
+
+def _forget(connection: Connection, delivery_ids: Sequence[str]) -> int:
+    """They are locked by now, so that no attempt is logged and no resend stored between the two."""
+    if delivery_ids:
+        connection.execute(delete(ATTEMPTS).where(member_of(ATTEMPTS.c.delivery_id, delivery_ids)))
+        connection.execute(delete(DELIVERIES).where(member_of(DELIVERIES.c.delivery_id, delivery_ids)))
+    return len(delivery_ids)

@@ -17,11 +17,15 @@ from services.jobs.webhooks.tables import ENDPOINTS
 
 _PURPOSE: Final = b"atelier webhook secret\x00"
 _COLUMNS = tuple(ENDPOINTS.columns)
+# Each adds a signature to every webhook.
+_KEPT_LIMIT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The row of one customer. secret, previous_secret: sealed, or empty."""
+    """The row of one customer. secret: sealed, or empty; previous_secret: those before it, the newest first, with blanks
+    between them.
+    """
 
     customer_id: str
     url: str = ""
@@ -53,17 +57,20 @@ def set_url(connection: Connection, customer_id: str, url: str) -> Endpoint:
 def rotate(
     connection: Connection, keys: SealingKeys, customer_id: str, overlap_ms: int, now_ms: int
 ) -> tuple[Endpoint, Secret]:
-    """A new secret; the one before it signs as well for so long."""
+    """A new secret; the one before it signs as well for so long, and so do those that it overlaps with at this moment.
+
+    For whoever rotates again because the answer was lost, the receiver's own secret is one of the latter.
+    """
     before = _locked(connection, customer_id)
     made = new_secret()
-    keeps = before.secret if overlap_ms > 0 else ""
+    kept = [before.secret, *_overlapping(before, now_ms)] if before.secret and overlap_ms > 0 else []
     endpoint = _changed(
         connection,
         before,
         secret=sealed(keys, customer_id, made),
         secret_made_at_ms=now_ms,
-        previous_secret=keeps,
-        overlap_until_ms=now_ms + overlap_ms if keeps else 0,
+        previous_secret=" ".join(kept[:_KEPT_LIMIT]),
+        overlap_until_ms=max(before.overlap_until_ms, now_ms + overlap_ms) if kept else 0,
     )
     return endpoint, made
 
@@ -84,10 +91,12 @@ def make_missing(
 
 def active(keys: SealingKeys, endpoint: Endpoint, now_ms: int) -> list[Secret]:
     """What signs now, the newest first. Raises SealBroken."""
-    kept = [endpoint.secret]
-    if endpoint.previous_secret and now_ms < endpoint.overlap_until_ms:
-        kept.append(endpoint.previous_secret)
+    kept = [endpoint.secret, *_overlapping(endpoint, now_ms)]
     return [_opened(keys, endpoint.customer_id, one) for one in kept]
+
+
+def _overlapping(endpoint: Endpoint, now_ms: int) -> list[str]:
+    return endpoint.previous_secret.split() if now_ms < endpoint.overlap_until_ms else []
 
 
 def sealed(keys: SealingKeys, customer_id: str, secret: Secret) -> str:

@@ -1,7 +1,8 @@
 """Who may be sent to now: bounds on everything, on each customer, on each receiver, and a narrow lane for the slow.
 
-Nothing waits in memory. What finds no room stays in the database, and the room that is left decides what is taken
-from there, so a line of any length before one receiver takes neither places nor turns from the others.
+What a customer has for one receiver is a line of its own: hosts are shared, and that one customer's address there is dead
+or its line long says nothing of another's. Nothing waits in memory. What finds no room stays in the database, and the room
+that is left decides what is taken from there, so a line of any length takes neither places nor turns from the others.
 """
 
 from __future__ import annotations
@@ -20,22 +21,32 @@ class Due(NamedTuple):
     customer_id: str
     receiver: str
 
+    @property
+    def line(self) -> str:
+        return line_of(self.customer_id, self.receiver)
+
+
+def line_of(customer_id: str, receiver: str) -> str:
+    """What is known by one name: this customer's deliveries to this receiver. Neither part has a blank in it."""
+    return f"{customer_id} {receiver}"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many are sent at once: in all, of one customer, to one receiver of each pace, and to all slow ones."""
+    """How many are sent at once: in all, of one customer, to one receiver, of a line of each pace, and of all slow ones."""
 
     in_all: int = 256
     of_customer: int = 32
-    to_quick: int = 16
-    to_unknown: int = 4
-    to_slow: int = 2
+    to_receiver: int = 64
+    of_quick: int = 16
+    of_unknown: int = 4
+    of_slow: int = 2
     slow_of_customer: int = 4
     slow_in_all: int = 64
 
 
 class Pace(Enum):
-    """What is known of a receiver."""
+    """What is known of how a line's receiver takes it."""
 
     UNKNOWN = "unknown"
     QUICK = "quick"
@@ -44,18 +55,19 @@ class Pace(Enum):
 
 # A receiver that answers in less costs a place for no longer than a fifth of a second's worth of places.
 SLOW_FROM_S: Final = 1.0
-# Receivers are named by customers: beyond so many the one that was met longest ago is forgotten.
+# Receivers are named by customers: beyond so many lines the one that was met longest ago is forgotten.
 _REMEMBERED: Final = 10_000
 
 
 class Lanes:
-    """The places that are taken now, and what the last answer of each receiver said about its pace."""
+    """The places that are taken now, and what the last answer to each line said about its pace."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._customers: Counter[str] = Counter()
         self._slow_customers: Counter[str] = Counter()
         self._receivers: Counter[str] = Counter()
+        self._lines: Counter[str] = Counter()
         self._slow_in_all = 0
         self._taken: dict[str, tuple[Due, bool]] = {}
         self._paces: OrderedDict[str, Pace] = OrderedDict()
@@ -72,11 +84,17 @@ class Lanes:
         """The deliveries that have a place."""
         return set(self._taken)
 
-    def full_receivers(self) -> set[str]:
-        """Receivers to which nothing more is sent now; the slow ones, once their lane is full, among them."""
-        full = {receiver for receiver, count in self._receivers.items() if count >= self._places_at(receiver)}
-        if self._slow_in_all >= self._bounds.slow_in_all:
-            full |= {receiver for receiver, pace in self._paces.items() if pace is Pace.SLOW}
+    def full_lines(self) -> set[str]:
+        """Lines of which nothing more is sent now; the slow ones, once their lane or their customer's share of it is
+        full, among them.
+        """
+        full = {line for line, count in self._lines.items() if count >= self._places_of(line)}
+        most = self._bounds.slow_of_customer
+        customers = {customer for customer, count in self._slow_customers.items() if count >= most}
+        all_slow = self._slow_in_all >= self._bounds.slow_in_all
+        if all_slow or customers:
+            slow = (line for line, pace in self._paces.items() if pace is Pace.SLOW)
+            full |= {line for line in slow if all_slow or line.partition(" ")[0] in customers}
         return full
 
     def full_customers(self) -> set[str]:
@@ -85,22 +103,22 @@ class Lanes:
 
     def take(self, candidates: Iterable[Due]) -> list[Due]:
         """Those that have a place, which is theirs from now on: one of each customer in turn, in the order given."""
-        lines: dict[str, deque[Due]] = {}
+        by_customer: dict[str, deque[Due]] = {}
         for one in candidates:
-            lines.setdefault(one.customer_id, deque()).append(one)
+            by_customer.setdefault(one.customer_id, deque()).append(one)
         taken: list[Due] = []
-        while lines and self.free() > 0:
-            for customer_id in list(lines):
-                self._take_first(lines[customer_id], taken)
-                if not lines[customer_id]:
-                    del lines[customer_id]
+        while by_customer and self.free() > 0:
+            for customer_id in list(by_customer):
+                self._take_first(by_customer[customer_id], taken)
+                if not by_customer[customer_id]:
+                    del by_customer[customer_id]
         return taken
 
     def passed_over(self, candidates: Sequence[Due]) -> set[str]:
-        """Receivers for which some of these found no place although their customer has some left."""
+        """Lines of which some of these found no place although their customer has some left."""
         full = self.full_customers()
         return {
-            one.receiver
+            one.line
             for one in candidates
             if one.delivery_id not in self._taken and one.customer_id not in full
         }
@@ -110,28 +128,29 @@ class Lanes:
         one, was_slow = self._taken.pop(delivery_id)
         _less(self._customers, one.customer_id)
         _less(self._receivers, one.receiver)
+        _less(self._lines, one.line)
         if was_slow:
             self._slow_in_all -= 1
             _less(self._slow_customers, one.customer_id)
 
-    def heard(self, receiver: str, took_s: float, *, taken: bool) -> None:
-        """How a receiver did: one that takes long, or does not take what it is sent, is slow until it does, quickly.
+    def heard(self, line: str, took_s: float, *, taken: bool) -> None:
+        """How a line was taken: one that takes long, or is not taken, is slow until it is, quickly.
 
         One that fails at once costs no place for long, but what it fails comes again and again.
         """
         quick = taken and took_s < SLOW_FROM_S
-        self._paces[receiver] = Pace.QUICK if quick else Pace.SLOW
-        self._paces.move_to_end(receiver)
+        self._paces[line] = Pace.QUICK if quick else Pace.SLOW
+        self._paces.move_to_end(line)
         if len(self._paces) > _REMEMBERED:
             self._paces.popitem(last=False)
 
-    def pace_of(self, receiver: str) -> Pace:
-        return self._paces.get(receiver, Pace.UNKNOWN)
+    def pace_of(self, line: str) -> Pace:
+        return self._paces.get(line, Pace.UNKNOWN)
 
-    def _take_first(self, line: deque[Due], taken: list[Due]) -> None:
-        """The first of this customer's line that has a place, if there is one; those before it have none."""
-        while line:
-            one = line.popleft()
+    def _take_first(self, candidates: deque[Due], taken: list[Due]) -> None:
+        """The first of these that has a place, if there is one; those before it have none."""
+        while candidates:
+            one = candidates.popleft()
             if self._has_place(one):
                 self._enter(one)
                 taken.append(one)
@@ -142,9 +161,11 @@ class Lanes:
             return False
         if self._customers[one.customer_id] >= self._bounds.of_customer:
             return False
-        if self._receivers[one.receiver] >= self._places_at(one.receiver):
+        if self._receivers[one.receiver] >= self._bounds.to_receiver:
             return False
-        if self.pace_of(one.receiver) is not Pace.SLOW:
+        if self._lines[one.line] >= self._places_of(one.line):
+            return False
+        if self.pace_of(one.line) is not Pace.SLOW:
             return True
         return (
             self._slow_in_all < self._bounds.slow_in_all
@@ -152,21 +173,22 @@ class Lanes:
         )
 
     def _enter(self, one: Due) -> None:
-        slow = self.pace_of(one.receiver) is Pace.SLOW
+        slow = self.pace_of(one.line) is Pace.SLOW
         self._taken[one.delivery_id] = (one, slow)
         self._customers[one.customer_id] += 1
         self._receivers[one.receiver] += 1
+        self._lines[one.line] += 1
         if slow:
             self._slow_in_all += 1
             self._slow_customers[one.customer_id] += 1
 
-    def _places_at(self, receiver: str) -> int:
+    def _places_of(self, line: str) -> int:
         places = {
-            Pace.QUICK: self._bounds.to_quick,
-            Pace.UNKNOWN: self._bounds.to_unknown,
-            Pace.SLOW: self._bounds.to_slow,
+            Pace.QUICK: self._bounds.of_quick,
+            Pace.UNKNOWN: self._bounds.of_unknown,
+            Pace.SLOW: self._bounds.of_slow,
         }
-        return places[self.pace_of(receiver)]
+        return places[self.pace_of(line)]
 
 
 def _less(counted: Counter[str], key: str) -> None:

@@ -29,13 +29,13 @@ from services.jobs.webhooks import endpoints, measures, schedule, signatures
 from services.jobs.webhooks.deliveries import SWEEP_LIMIT, Attempt, Attempted, Delivery
 from services.jobs.webhooks.endpoints import Endpoint
 from services.jobs.webhooks.forms import with_links
-from services.jobs.webhooks.lanes import Bounds, Due, Lanes
+from services.jobs.webhooks.lanes import Bounds, Due, Lanes, line_of
 from services.jobs.webhooks.schedule import Answer, State
 from services.jobs.webhooks.store import WebhookStore
 
 log = logging.getLogger(__name__)
 
-# One look at the database offers so many; what one receiver's line fills of it is passed over in the next.
+# One look at the database offers so many; what one line fills of it is passed over in the next.
 _PAGE: Final = 256
 _PAGES: Final = 16
 # Nothing is looked for more often; what ends meanwhile is found together.
@@ -135,14 +135,14 @@ class Sender:
         for _ in range(_PAGES):
             if self._leaving or self._lanes.free() <= 0:
                 break
-            receivers = self._lanes.full_receivers() | passed_over
+            lines = self._lanes.full_lines() | passed_over
             now_ms = self._clock.now_ms()
-            page = await self._store.due(now_ms, receivers, self._lanes.full_customers(), _PAGE)
+            page = await self._store.due(now_ms, lines, self._lanes.full_customers(), _PAGE)
             await self._begin(self._lanes.take(page))
             passed_over |= self._lanes.passed_over(page)
             if len(page) < _PAGE:
                 break
-        full = self._lanes.full_receivers() or self._lanes.full_customers()
+        full = self._lanes.full_lines() or self._lanes.full_customers()
         # Who was passed over is looked at again as soon as a place is free.
         self._passed_over = bool(passed_over or full or self._lanes.free() <= 0)
 
@@ -196,7 +196,8 @@ class Sender:
             log.exception("webhook.stumbled", extra={"delivery_id": delivery.delivery_id})
             answer = Answer(0, "internal")
         took_s = self._clock.monotonic_s() - began_s
-        self._lanes.heard(delivery.receiver, took_s, taken=not answer.error)
+        line = line_of(delivery.customer_id, delivery.receiver)
+        self._lanes.heard(line, took_s, taken=not answer.error)
         measures.ATTEMPT_SECONDS.observe(took_s)
         now_ms = self._clock.now_ms()
         chance = random.random()  # noqa: S311 - jitter

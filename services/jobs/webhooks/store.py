@@ -90,10 +90,10 @@ class WebhookStore:
         return found
 
     async def due(
-        self, now_ms: int, receivers: Collection[str], customers: Collection[str], most: int
+        self, now_ms: int, lines: Collection[str], customers: Collection[str], most: int
     ) -> list[Due]:
         return await self._database.read(
-            lambda connection: deliveries.due(connection, now_ms, receivers, customers, most)
+            lambda connection: deliveries.due(connection, now_ms, lines, customers, most)
         )
 
     async def claim(self, worker_id: str, taken: Sequence[Due], now_ms: int) -> list[Delivery]:

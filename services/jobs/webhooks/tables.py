@@ -65,7 +65,7 @@ DELIVERIES = Table(
 )
 
 _FREE = DELIVERIES.c.owner.is_(None) & (DELIVERIES.c.ended_at_ms == 0)
-# Holds all that is asked of what is due, so that a long line before one receiver is passed without reading its rows;
+# Holds all that is asked of what is due, so that a customer's long line before a receiver is passed without reading its rows;
 # the last two, always the same in it, because SQLite would read a row to look at them.
 Index(
     "ix_webhook_deliveries_due",

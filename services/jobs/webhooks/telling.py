@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from services.jobs.ownership import Ownership
 from services.jobs.webhooks.outbox import Outbox
 from services.jobs.webhooks.sender import Means, Sender
 from services.jobs.webhooks.store import WebhookStore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,12 @@ class Telling:
         return () if sender is None else (sender.run, sender.recall, sender.sweep)
 
     async def close(self, patience_s: float) -> None:
-        """Lets what is being sent end for so long."""
+        """Lets what is being sent end for so long, and what came of it be written for so long again."""
         if self._sender is not None:
             await self._sender.stop(patience_s)
-        async with asyncio.timeout(patience_s):
-            await self.store.close()
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.store.close()
+        except TimeoutError:
+            # Whoever is next sends it again; this worker's jobs are handed over all the same.
+            log.warning("webhook.left_unwritten")

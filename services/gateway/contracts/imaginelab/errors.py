@@ -9,6 +9,7 @@ from typing import Any, Final
 from services.chassis.errors import Kind, ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.imaginelab.wire import ErrorBody
+from services.gateway.error_answers import headers_of, passes
 
 # Long enough for a generation to end or a slot to come free, short enough that a client that obeys does not idle.
 _RETRY_AFTER_S: Final = 5
@@ -62,10 +63,6 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "STATUS_UNAVAILABLE": _UNAVAILABLE,
 }
 _QUEUE_FULL: Final = _Row(429, "As many generations are waiting as this account may have.")
-# Whoever did not answer, did not answer in time or is full: the request may be repeated.
-_PASSING: Final = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.CANCELLED}
-)
 
 # The contract has no words for its errors: the HTTP status is all there is, and so it is the name here.
 ERROR_CODES: Final = (
@@ -95,7 +92,15 @@ def too_many_attempts(limit: int, reset_s: int) -> ServiceError:
 def render_error(error: ServiceError, route: Route | None, request_id: str) -> Answer:
     """Spells any error. What no table names is 500, and says nothing else."""
     row = _row(error, route)
-    return Answer(row.status, ErrorBody(row.detail or _sentence(error)), _headers(row, error))
+    return Answer(
+        row.status,
+        ErrorBody(row.detail or _sentence(error)),
+        headers_of(row.status, error, _retry_after_s(row)),
+    )
+
+
+def _retry_after_s(row: _Row) -> int:
+    return _RETRY_AFTER_S if row.status in {429, 503} else 0
 
 
 def _row(error: ServiceError, route: Route | None) -> _Row:
@@ -106,29 +111,13 @@ def _row(error: ServiceError, route: Route | None) -> _Row:
         return _QUEUE_FULL
     if error.reason == "INVALID_REQUEST" and error.metadata.get("field") in _ACCOUNT_FIELDS:
         return _Row(400, f"{error.metadata['field']} is not valid.")
-    return _UNAVAILABLE if error.kind in _PASSING else _INTERNAL
+    return _UNAVAILABLE if passes(error) else _INTERNAL
 
 
 def _sentence(error: ServiceError) -> str:
     """The edge's message, with the field in front of it where it does not name that."""
     field = error.metadata.get("field", "")
     return error.message if field in error.message else f"{field}: {error.message}"
-
-
-def _headers(row: _Row, error: ServiceError) -> dict[str, str]:
-    headers = {}
-    if row.status in {429, 503}:
-        waits_s = error.metadata.get("retry_after_s") if row.status == 429 else None
-        headers["Retry-After"] = waits_s or str(_RETRY_AFTER_S)
-    if row.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.status == 405:
-        headers["Allow"] = error.metadata.get("allow", "")
-    if row.status == 429 and "limit" in error.metadata and error.reason != "RATE_LIMITED":
-        headers["RateLimit-Limit"] = error.metadata["limit"]
-        headers["RateLimit-Remaining"] = "0"
-        headers["RateLimit-Reset"] = headers["Retry-After"]
-    return headers
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

@@ -100,12 +100,12 @@ def generation_id(value: str) -> int:
 
 
 def page_of(query: HistoryQuery) -> pb.ListJobsRequest:
-    """Which jobs a page of the history has; whose comes later."""
+    """Which jobs a page of the history has; whose comes later. Raises MALFORMED_REQUEST."""
     return pb.ListJobsRequest(
         limit=query.page_size,
         skip=(query.page - 1) * query.page_size,
         kind=KINDS[query.generation_type].kind if query.generation_type else pb.KIND_UNSPECIFIED,
         stages=_STAGES[query.status] if query.status else (),
-        project_id=query.project_id.strip(),
+        project_id=_project(query.project_id.strip() or None),
         count=True,
     )

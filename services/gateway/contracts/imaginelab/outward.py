@@ -23,6 +23,7 @@ from services.gateway.contracts.imaginelab.wire import (
     Status,
     Wallet,
 )
+from services.gateway.credits import credits_of
 from services.gen.billing.v1 import billing_pb2
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
@@ -64,11 +65,6 @@ Link = Callable[[str], str | None]
 def moment(epoch_ms: int) -> str:
     """Whole seconds: "2026-06-07T12:00:00Z"."""
     return rfc3339(epoch_ms)[:19] + "Z"
-
-
-def credits_of(millis: int) -> int | float:
-    """Thousandths of a credit as the contract writes them: whole where they are, else a decimal."""
-    return millis // 1000 if millis % 1000 == 0 else millis / 1000
 
 
 def status_of(job: pb.Job) -> Status:

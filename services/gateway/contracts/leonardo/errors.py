@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from services.chassis.errors import Kind, ServiceError
+from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
-from services.gateway.contracts.leonardo.outward import credits_of
 from services.gateway.contracts.leonardo.wire import Credits, ErrorBody, ErrorDetail
+from services.gateway.credits import credits_of
+from services.gateway.error_answers import headers_of, passes
 
 # Long enough for a job to end or a slot to come free, short enough that a client that obeys does not idle.
 _LIMIT_RETRY_AFTER_S: Final = 5
@@ -77,10 +78,6 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "PROVIDER_UNAVAILABLE": _UNAVAILABLE,
     "STATUS_UNAVAILABLE": _STATUS_UNAVAILABLE,
 }
-# Whoever did not answer, did not answer in time or is full: the request may be repeated.
-_PASSING: Final = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.CANCELLED}
-)
 
 ERROR_CODES: Final = (
     ErrorCode(
@@ -125,32 +122,20 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
         required=_credits(error, "required_millis") if row.status == 402 else UNSET,
         available=_credits(error, "available_millis") if row.status == 402 else UNSET,
     )
-    return Answer(row.status, ErrorBody(ok=False, error=detail, request_id=request_id), _headers(row, error))
+    return Answer(
+        row.status,
+        ErrorBody(ok=False, error=detail, request_id=request_id),
+        headers_of(row.status, error, row.retry_after_s),
+    )
 
 
 def _row(error: ServiceError, route: Route | None) -> _Row:
     row = _TABLE.get(error.reason)
     if row is not None:
         return row
-    if error.kind in _PASSING:
+    if passes(error):
         return _UNAVAILABLE if route is None or route.creates else _STATUS_UNAVAILABLE
     return _INTERNAL
-
-
-def _headers(row: _Row, error: ServiceError) -> dict[str, str]:
-    headers = {}
-    retry_after = error.metadata.get("retry_after_s") if row.status == 429 else None
-    if retry_after or row.retry_after_s:
-        headers["Retry-After"] = retry_after or str(row.retry_after_s)
-    if row.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.status == 405:
-        headers["Allow"] = error.metadata.get("allow", "")
-    if row.code in {"queue_full", "concurrency_limited"} and "limit" in error.metadata:
-        headers["RateLimit-Limit"] = error.metadata["limit"]
-        headers["RateLimit-Remaining"] = "0"
-        headers["RateLimit-Reset"] = headers["Retry-After"]
-    return headers
 
 
 def _credits(error: ServiceError, name: str) -> Any:

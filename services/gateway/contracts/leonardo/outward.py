@@ -11,7 +11,6 @@ from services.chassis.clock import rfc3339
 from services.gateway import errors
 from services.gateway.contracts.leonardo.wire import (
     AcceptedJob,
-    Credits,
     JobFault,
     JobFaultCode,
     JobView,
@@ -19,6 +18,7 @@ from services.gateway.contracts.leonardo.wire import (
     Status,
     UsageView,
 )
+from services.gateway.credits import credits_of
 from services.gateway.media import Link
 from services.gen.billing.v1 import billing_pb2
 from services.gen.jobs.v1 import jobs_pb2 as pb
@@ -95,11 +95,6 @@ WEBHOOK_FORM: Final = pb.WebhookForm(
     failure_messages={0: _FAILED} | _FAILURES,
     failure_codes={0: "generation_failed"} | dict(_FAULT_CODES),
 )
-
-
-def credits_of(millis: int) -> Credits:
-    """Thousandths of a credit as the contract writes them: whole where they are, else a decimal."""
-    return millis // 1000 if millis % 1000 == 0 else millis / 1000
 
 
 def status_of(job: pb.Job) -> Status:

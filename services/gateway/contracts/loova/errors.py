@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.chassis.errors import Kind, ServiceError
+from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.loova.wire import ErrorBody
+from services.gateway.error_answers import headers_of, passes
 
 # Long enough for a task to end or a slot to come free, short enough that a client that obeys does not idle.
 _RETRY_AFTER_S: Final = 5
@@ -57,10 +58,6 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "PROVIDER_UNAVAILABLE": _UNAVAILABLE,
     "STATUS_UNAVAILABLE": _UNAVAILABLE,
 }
-# Whoever did not answer, did not answer in time or is full: the request may be repeated.
-_PASSING: Final = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.CANCELLED}
-)
 
 # The contract has no words for its errors: `code` is the HTTP status, and so is the name here.
 ERROR_CODES: Final = (
@@ -89,36 +86,24 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
     row = _row(error)
     message = row.message or _sentence(error)
     body = ErrorBody(code=row.status, trace_id=trace_id(request_id), message=message, data=None)
-    return Answer(row.status, body, _headers(row, error))
+    return Answer(row.status, body, headers_of(row.status, error, _retry_after_s(row)))
+
+
+def _retry_after_s(row: _Row) -> int:
+    return _RETRY_AFTER_S if row.status in {429, 503} else 0
 
 
 def _row(error: ServiceError) -> _Row:
     row = _TABLE.get(error.reason)
     if row is not None:
         return row
-    return _UNAVAILABLE if error.kind in _PASSING else _INTERNAL
+    return _UNAVAILABLE if passes(error) else _INTERNAL
 
 
 def _sentence(error: ServiceError) -> str:
     """The edge's message, with the field in front of it where it does not name that."""
     field = error.metadata.get("field", "")
     return error.message if field in error.message else f"{field}: {error.message}"
-
-
-def _headers(row: _Row, error: ServiceError) -> dict[str, str]:
-    headers = {}
-    if row.status in {429, 503}:
-        waits_s = error.metadata.get("retry_after_s") if row.status == 429 else None
-        headers["Retry-After"] = waits_s or str(_RETRY_AFTER_S)
-    if row.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.status == 405:
-        headers["Allow"] = error.metadata.get("allow", "")
-    if error.reason in {"QUEUE_FULL", "CONCURRENCY_LIMITED"} and "limit" in error.metadata:
-        headers["RateLimit-Limit"] = error.metadata["limit"]
-        headers["RateLimit-Remaining"] = "0"
-        headers["RateLimit-Reset"] = headers["Retry-After"]
-    return headers
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from services.chassis.errors import Kind, ServiceError
+from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
-from services.gateway.contracts.seedance2pro.outward import credits_of
 from services.gateway.contracts.seedance2pro.wire import ErrorBody
+from services.gateway.credits import credits_of
+from services.gateway.error_answers import headers_of, passes
 
 # Long enough for a task to end or a slot to come free, short enough that a client that obeys does not idle.
 _RETRY_AFTER_S: Final = 5
@@ -64,10 +65,6 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "PROVIDER_UNAVAILABLE": _UNAVAILABLE,
     "STATUS_UNAVAILABLE": _UNAVAILABLE,
 }
-# Whoever did not answer, did not answer in time or is full: the request may be repeated.
-_PASSING: Final = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.CANCELLED}
-)
 
 # The contract has no codes; its messages are what clients compare.
 ERROR_CODES: Final = (
@@ -108,14 +105,18 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
         limit=_number(error, "limit") if row is _BUSY else UNSET,
         current=_number(error, "current") if row is _BUSY else UNSET,
     )
-    return Answer(row.status, body, _headers(row, error))
+    return Answer(row.status, body, headers_of(row.status, error, _retry_after_s(row)))
+
+
+def _retry_after_s(row: _Row) -> int:
+    return _RETRY_AFTER_S if row.status in {429, 503} else 0
 
 
 def _row(error: ServiceError) -> _Row:
     row = _TABLE.get(error.reason)
     if row is not None:
         return row
-    return _UNAVAILABLE if error.kind in _PASSING else _INTERNAL
+    return _UNAVAILABLE if passes(error) else _INTERNAL
 
 
 def _message(row: _Row, error: ServiceError) -> str:
@@ -128,22 +129,6 @@ def _message(row: _Row, error: ServiceError) -> str:
         return row.message
     within = error.reason == "MALFORMED_REQUEST" and error.metadata.get("field", "").startswith("inputs.")
     return f"{_INPUTS if within else row.message}: {error.message}"
-
-
-def _headers(row: _Row, error: ServiceError) -> dict[str, str]:
-    headers = {}
-    if row.status in {429, 503}:
-        waits_s = error.metadata.get("retry_after_s") if row.status == 429 else None
-        headers["Retry-After"] = waits_s or str(_RETRY_AFTER_S)
-    if row.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.status == 405:
-        headers["Allow"] = error.metadata.get("allow", "")
-    if row is _BUSY and "limit" in error.metadata:
-        headers["RateLimit-Limit"] = error.metadata["limit"]
-        headers["RateLimit-Remaining"] = "0"
-        headers["RateLimit-Reset"] = headers["Retry-After"]
-    return headers
 
 
 def _credits(error: ServiceError, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from services.gateway import errors, reading
+from services.gateway import errors, lifting, reading
 from services.gateway.contracts.seedance2pro.wire import Inputs, TaskRequest
 from services.gateway.reference_media import FULL, GivenReference, ReferenceLimits
 from services.gen.jobs.v1 import jobs_pb2 as pb
@@ -104,7 +104,9 @@ def _edition(wire: TaskRequest) -> Edition:
             raise errors.malformed_request("inputs.model does not go with seedance-20.", "inputs.model")
         return _LATER
     if wire.model != WORKFLOW:
-        raise errors.unsupported_workflow(wire.model[:_NAME_LIMIT])
+        # One that was lifted out of a large body is repeated by nobody.
+        lifted = lifting.is_placeholder(wire.model)
+        raise errors.unsupported_workflow("…" if lifted else wire.model[:_NAME_LIMIT])
     edition = _EDITIONS.get(name if isinstance(name, str) else _DEFAULT)
     if edition is None:
         raise errors.malformed_request(f"inputs.model must be one of {', '.join(_EDITIONS)}.", "inputs.model")

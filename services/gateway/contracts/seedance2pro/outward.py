@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from services.chassis.errors import ServiceError
-from services.gateway.contracts.seedance2pro.wire import AcceptedTask, Credits, State, TaskOutput, TaskView
+from services.gateway.contracts.seedance2pro.wire import AcceptedTask, State, TaskOutput, TaskView
+from services.gateway.credits import credits_of
 from services.gateway.media import Link
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
@@ -59,11 +60,6 @@ WEBHOOK_FORM: Final = pb.WebhookForm(
 )
 
 Sign = Callable[[str, int], Link]
-
-
-def credits_of(millis: int) -> Credits:
-    """Thousandths of a credit as the contract writes them: whole where they are, else a decimal."""
-    return millis // 1000 if millis % 1000 == 0 else millis / 1000
 
 
 def accepted(answer: pb.CreateJobResponse) -> AcceptedTask:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from services.chassis.errors import Kind, ServiceError
+from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.seedancee2.wire import ErrorBody, ErrorDetail
+from services.gateway.error_answers import headers_of, passes
 
 # Long enough for a job to end or a slot to come free, short enough that a client that obeys does not idle.
 _RETRY_AFTER_S: Final = 5
@@ -99,10 +100,6 @@ _TABLE: Final[Mapping[str, _Row]] = {
     "PROVIDER_UNAVAILABLE": _UNAVAILABLE,
     "STATUS_UNAVAILABLE": _UNAVAILABLE,
 }
-# Whoever did not answer, did not answer in time or is full: the request may be repeated.
-_PASSING: Final = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.CANCELLED}
-)
 
 ERROR_CODES: Final = (
     ErrorCode(
@@ -142,30 +139,18 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
         type=row.type,
         param=param if told and param else UNSET,
     )
-    return Answer(row.status, ErrorBody(detail), _headers(row, error))
+    return Answer(row.status, ErrorBody(detail), headers_of(row.status, error, _retry_after_s(row)))
+
+
+def _retry_after_s(row: _Row) -> int:
+    return _RETRY_AFTER_S if row.status in {429, 503} else 0
 
 
 def _row(error: ServiceError) -> _Row:
     row = _TABLE.get(error.reason)
     if row is not None:
         return row
-    return _UNAVAILABLE if error.kind in _PASSING else _INTERNAL
-
-
-def _headers(row: _Row, error: ServiceError) -> dict[str, str]:
-    headers = {}
-    if row.status in {429, 503}:
-        waits_s = error.metadata.get("retry_after_s") if row.status == 429 else None
-        headers["Retry-After"] = waits_s or str(_RETRY_AFTER_S)
-    if row.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.status == 405:
-        headers["Allow"] = error.metadata.get("allow", "")
-    if error.reason in {"QUEUE_FULL", "CONCURRENCY_LIMITED"} and "limit" in error.metadata:
-        headers["RateLimit-Limit"] = error.metadata["limit"]
-        headers["RateLimit-Remaining"] = "0"
-        headers["RateLimit-Reset"] = headers["Retry-After"]
-    return headers
+    return _UNAVAILABLE if passes(error) else _INTERNAL
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

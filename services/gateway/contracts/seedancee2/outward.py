@@ -35,6 +35,7 @@ from services.gateway.contracts.seedancee2.wire import (
     VideoOutput,
     VideoPage,
 )
+from services.gateway.credits import credits_of
 from services.gateway.media import Link
 from services.gen.jobs.v1 import jobs_pb2 as pb
 
@@ -103,11 +104,6 @@ WEBHOOK_FORM: Final = pb.WebhookForm(
 )
 
 Sign = Callable[[str, int], Link]
-
-
-def credits_of(millis: int) -> Credits:
-    """Thousandths of a credit as the contract writes them: whole where they are, else a decimal."""
-    return millis // 1000 if millis % 1000 == 0 else millis / 1000
 
 
 def status_of(job: pb.Job) -> Status:
