@@ -36,7 +36,9 @@ def test_while_a_secret_is_replaced_both_are_accepted_and_no_third() -> None:
         verified(other, headers)
 
 
-@pytest.mark.parametrize("change", [{"webhook-id": "whd_2"}, {"webhook-timestamp": str(NOW_S + 1)}], ids=["id", "time"])
+@pytest.mark.parametrize(
+    "change", [{"webhook-id": "whd_2"}, {"webhook-timestamp": str(NOW_S + 1)}], ids=["id", "time"]
+)
 def test_id_and_time_are_signed_as_well_as_the_body(change: dict[str, str]) -> None:
     secret = signatures.new_secret()
     headers = signatures.headers([secret], "whd_1", NOW_S, BODY)
