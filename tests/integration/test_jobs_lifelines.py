@@ -119,7 +119,7 @@ async def test_an_admission_whose_commit_went_through_unheard_is_taken_back_with
 ) -> None:
     admit = house.store.admit
 
-    async def unheard(job: Job, queued_limit: int) -> tuple[Job, int]:
+    async def unheard(job: Job, queued_limit: int, *, numbered: bool = False) -> tuple[Job, int]:
         await admit(job, queued_limit)
         raise commit_outcome_unknown()
 
@@ -143,7 +143,7 @@ async def test_a_doubted_admission_that_could_not_be_read_at_the_first_try_is_st
     admit, read = house.store.admit, house.store.jobs
     tries: list[set[str]] = []
 
-    async def unheard(job: Job, queued_limit: int) -> Admitted:
+    async def unheard(job: Job, queued_limit: int, *, numbered: bool = False) -> Admitted:
         await admit(job, queued_limit)
         raise commit_outcome_unknown()
 

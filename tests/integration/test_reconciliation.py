@@ -166,15 +166,21 @@ async def test_a_job_that_runs_into_its_deadline_takes_its_attempt_with_it(house
     await house.grown_old()
     await is_quiet(house)
     closed = await house.attempt(f"{job.job_id}:1")
-    assert (closed.state, closed.failure.charged) == (pool.ATTEMPT_STATE_FAILED, pool.CHARGED_MAYBE)
+    # Its provider was told, and says what that saved.
+    assert (closed.state, closed.failure.charged) == (pool.ATTEMPT_STATE_FAILED, pool.CHARGED_NO)
+    assert closed.cost_millis == 0
 
 
 @pytest.mark.parametrize(
-    ("marks", "becomes"),
-    [("[sandbox:stuck]", pool.ATTEMPT_STATE_FAILED), ("[sandbox:lost]", pool.ATTEMPT_STATE_ABANDONED)],
+    ("marks", "becomes", "stays_booked"),
+    [
+        # A task that runs is canceled at its provider, which takes nothing for it; one that may be nowhere cannot be.
+        ("[sandbox:stuck]", pool.ATTEMPT_STATE_FAILED, False),
+        ("[sandbox:lost]", pool.ATTEMPT_STATE_ABANDONED, True),
+    ],
 )
 async def test_an_attempt_whose_job_ended_without_a_word_to_the_pool_is_closed(
-    house: Scene, monkeypatch: pytest.MonkeyPatch, marks: str, becomes: int
+    house: Scene, monkeypatch: pytest.MonkeyPatch, marks: str, becomes: int, stays_booked: bool
 ) -> None:
     # Killed between the job's last commit and the call that follows it.
     monkeypatch.setattr(house.engine._returns, "close_attempt", lambda job: None)
@@ -187,7 +193,7 @@ async def test_an_attempt_whose_job_ended_without_a_word_to_the_pool_is_closed(
     assert await house.found() == {"attempt_without_answer": 1}
     await is_quiet(house)
     closed = await house.attempt(f"{job.job_id}:1")
-    assert (closed.state, closed.cost_millis) == (becomes, booked)
+    assert (closed.state, closed.cost_millis) == (becomes, booked if stays_booked else 0)
     assert booked > 0
 
 

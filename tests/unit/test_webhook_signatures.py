@@ -14,7 +14,10 @@ from services.jobs.webhooks.signatures import LegacySignature
 
 BODY = '{"status":"completed","prompt":"ü"}'.encode()
 LEGACY = LegacySignature("X-Seedancee2-Event", "X-Seedancee2-Signature", "done", "failed")
-NOW_S = int(time.time())
+
+
+def now_s() -> int:
+    return int(time.time())
 
 
 def verified(secret: Secret, headers: dict[str, str], body: bytes = BODY) -> object:
@@ -23,12 +26,12 @@ def verified(secret: Secret, headers: dict[str, str], body: bytes = BODY) -> obj
 
 def test_the_standard_s_own_library_accepts_it() -> None:
     secret = signatures.new_secret()
-    verified(secret, signatures.headers([secret], "whd_1", NOW_S, BODY))
+    verified(secret, signatures.headers([secret], "whd_1", now_s(), BODY))
 
 
 def test_while_a_secret_is_replaced_both_are_accepted_and_no_third() -> None:
     old, new, other = (signatures.new_secret() for _ in range(3))
-    headers = signatures.headers([new, old], "whd_1", NOW_S, BODY)
+    headers = signatures.headers([new, old], "whd_1", now_s(), BODY)
     assert len(headers["webhook-signature"].split(" ")) == 2
     verified(old, headers)
     verified(new, headers)
@@ -36,12 +39,10 @@ def test_while_a_secret_is_replaced_both_are_accepted_and_no_third() -> None:
         verified(other, headers)
 
 
-@pytest.mark.parametrize(
-    "change", [{"webhook-id": "whd_2"}, {"webhook-timestamp": str(NOW_S + 1)}], ids=["id", "time"]
-)
+@pytest.mark.parametrize("change", [{"webhook-id": "whd_2"}, {"webhook-timestamp": "1"}], ids=["id", "time"])
 def test_id_and_time_are_signed_as_well_as_the_body(change: dict[str, str]) -> None:
     secret = signatures.new_secret()
-    headers = signatures.headers([secret], "whd_1", NOW_S, BODY)
+    headers = signatures.headers([secret], "whd_1", now_s(), BODY)
     with pytest.raises(WebhookVerificationError):
         verified(secret, headers | change)
     with pytest.raises(WebhookVerificationError):
