@@ -83,6 +83,7 @@ def welcome(description: Mapping[str, Any], layout: Layout) -> str:
     """What a person who has just started the house wants to read."""
     base_url = description["base_url"]
     store = description["storefronts"]["leonardo"]
+    others = ", ".join(f"/docs/{name}" for name in STOREFRONTS[1:])
     return f"""Atelier is at {base_url}   (documentation: {base_url}/docs)
 
   live key  {store["live_key"]}
@@ -99,4 +100,5 @@ two seconds later, ask for its result (put the jobId in), and open the url in it
 
   curl -s {base_url}/v1/jobs/JOB_ID/result -H 'Authorization: Bearer {store["live_key"]}'
 
-The same is in {layout.demo}; logs are in {layout.root / "logs"}. Ctrl-C stops everything."""
+The same, and a customer of every other API ({others}), is in {layout.demo};
+logs are in {layout.root / "logs"}, mails to users in {layout.outbox}. Ctrl-C stops everything."""
