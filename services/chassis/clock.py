@@ -44,6 +44,11 @@ def rfc3339(epoch_ms: int) -> str:
     return f"{_to_the_second(seconds)}.{millis:03d}Z"
 
 
+def rfc3339_s(epoch_ms: int) -> str:
+    """`2026-06-29T10:00:00Z`: the whole seconds of milliseconds since the epoch."""
+    return f"{_to_the_second(epoch_ms // 1000)}Z"
+
+
 # Log lines and answers of one moment share their second, and formatting a date costs more than all else about them.
 @lru_cache(maxsize=256)
 def _to_the_second(epoch_s: int) -> str:

@@ -240,14 +240,7 @@ class Backends:
             storefront=caller.storefront if tell_of_others else "",
             tell_of_others=tell_of_others,
         )
-        answer = await self.jobs.stream.call(
-            "GetJob",
-            request,
-            jobs_pb2.GetJobResponse,
-            timeout_s=_CALL_TIMEOUT_S,
-            lane=caller.customer_id,
-        )
-        return answer.job
+        return await self._asked_for(request)
 
     async def numbered_job(self, caller: Caller, number: int, *, sync: bool = True) -> jobs_pb2.Job:
         """The caller's job of that public number. Raises JOB_NOT_FOUND, and with `sync` STATUS_UNAVAILABLE."""
@@ -258,12 +251,15 @@ class Backends:
             mode=jobs_mode(caller),
             sync=sync,
         )
+        return await self._asked_for(request)
+
+    async def _asked_for(self, request: jobs_pb2.GetJobRequest) -> jobs_pb2.Job:
         answer = await self.jobs.stream.call(
             "GetJob",
             request,
             jobs_pb2.GetJobResponse,
             timeout_s=_CALL_TIMEOUT_S,
-            lane=caller.customer_id,
+            lane=request.customer_id,
         )
         return answer.job
 

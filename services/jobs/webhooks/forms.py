@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from services.chassis.clock import rfc3339
+from services.chassis.clock import rfc3339, rfc3339_s
 from services.jobs.job import Job, JobState, Output
 from services.jobs.webhooks.signatures import LegacySignature
 
@@ -254,7 +254,7 @@ def _credits(thousandths: int) -> str:
 
 def _moments(name: str, read: Callable[[Job], int]) -> Iterable[tuple[str, _Value]]:
     yield name, lambda form, job: _text(rfc3339(read(job))) if read(job) else None
-    yield f"{name}_s", lambda form, job: _text(f"{rfc3339(read(job))[:-5]}Z") if read(job) else None
+    yield f"{name}_s", lambda form, job: _text(rfc3339_s(read(job))) if read(job) else None
     yield f"{name}_ms", lambda form, job: _some(read(job))
 
 

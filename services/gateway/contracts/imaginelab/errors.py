@@ -9,10 +9,8 @@ from typing import Any, Final
 from services.chassis.errors import Kind, ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.imaginelab.wire import ErrorBody
-from services.gateway.error_answers import headers_of, passes
+from services.gateway.error_answers import headers_of, passes, sentence_of
 
-# Long enough for a generation to end or a slot to come free, short enough that a client that obeys does not idle.
-_RETRY_AFTER_S: Final = 5
 # Fields of accounts that billing looks at again; whatever else it finds wrong is a fault of ours.
 _ACCOUNT_FIELDS: Final = frozenset({"email", "password", "full_name", "token"})
 
@@ -94,13 +92,9 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
     row = _row(error, route)
     return Answer(
         row.status,
-        ErrorBody(row.detail or _sentence(error)),
-        headers_of(row.status, error, _retry_after_s(row)),
+        ErrorBody(row.detail or sentence_of(error)),
+        headers_of(row.status, error),
     )
-
-
-def _retry_after_s(row: _Row) -> int:
-    return _RETRY_AFTER_S if row.status in {429, 503} else 0
 
 
 def _row(error: ServiceError, route: Route | None) -> _Row:
@@ -112,12 +106,6 @@ def _row(error: ServiceError, route: Route | None) -> _Row:
     if error.reason == "INVALID_REQUEST" and error.metadata.get("field") in _ACCOUNT_FIELDS:
         return _Row(400, f"{error.metadata['field']} is not valid.")
     return _UNAVAILABLE if passes(error) else _INTERNAL
-
-
-def _sentence(error: ServiceError) -> str:
-    """The edge's message, with the field in front of it where it does not name that."""
-    field = error.metadata.get("field", "")
-    return error.message if field in error.message else f"{field}: {error.message}"
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from services.chassis.clock import rfc3339
+from services.chassis.clock import rfc3339_s
 from services.gateway.contracts.imaginelab.accounts import UserView
 from services.gateway.contracts.imaginelab.inward import Echo
 from services.gateway.contracts.imaginelab.settings import KINDS, MODELS, schema_of, sku_of
@@ -62,11 +62,6 @@ Link = Callable[[str], str | None]
 """Where an object of the media store can be fetched; None once it is no longer kept."""
 
 
-def moment(epoch_ms: int) -> str:
-    """Whole seconds: "2026-06-07T12:00:00Z"."""
-    return rfc3339(epoch_ms)[:19] + "Z"
-
-
 def status_of(job: pb.Job) -> Status:
     """The contract's word for the furthest that the customer has been told."""
     return _STATUS.get(job.stage, "processing")
@@ -103,7 +98,7 @@ def _record(
         prompt=echo.prompt,
         status=status,
         credit_cost=credits_of(cost_millis),
-        created_at=moment(job.created_at_ms),
+        created_at=rfc3339_s(job.created_at_ms),
         outputs=outputs,
     )
 
@@ -142,7 +137,7 @@ def progress(job: pb.Job) -> GenerationStatus:
 
 def user(found: billing_pb2.User) -> UserView:
     """A user as it sees itself."""
-    return UserView(found.user_id, found.email, found.full_name or None, moment(found.created_at_ms))
+    return UserView(found.user_id, found.email, found.full_name or None, rfc3339_s(found.created_at_ms))
 
 
 def wallet(balance: billing_pb2.Balance) -> Wallet:

@@ -11,8 +11,7 @@ from msgspec import UNSET
 from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.leonardo.wire import Credits, ErrorBody, ErrorDetail
-from services.gateway.credits import credits_of
-from services.gateway.error_answers import headers_of, passes
+from services.gateway.error_answers import credits_told, headers_of, passes
 
 # Long enough for a job to end or a slot to come free, short enough that a client that obeys does not idle.
 _LIMIT_RETRY_AFTER_S: Final = 5
@@ -119,8 +118,8 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
         code=row.code,
         message=row.message or error.message,
         field=error.metadata.get("field", UNSET) if row.status == 400 else UNSET,
-        required=_credits(error, "required_millis") if row.status == 402 else UNSET,
-        available=_credits(error, "available_millis") if row.status == 402 else UNSET,
+        required=credits_told(error, "required_millis") if row.status == 402 else UNSET,
+        available=credits_told(error, "available_millis") if row.status == 402 else UNSET,
     )
     return Answer(
         row.status,
@@ -136,11 +135,6 @@ def _row(error: ServiceError, route: Route | None) -> _Row:
     if passes(error):
         return _UNAVAILABLE if route is None or route.creates else _STATUS_UNAVAILABLE
     return _INTERNAL
-
-
-def _credits(error: ServiceError, name: str) -> Any:
-    millis = error.metadata.get(name, "")
-    return credits_of(int(millis)) if millis.isdigit() else UNSET
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

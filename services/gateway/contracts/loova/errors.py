@@ -11,10 +11,8 @@ from typing import Any, Final
 from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.loova.wire import ErrorBody
-from services.gateway.error_answers import headers_of, passes
+from services.gateway.error_answers import headers_of, passes, sentence_of
 
-# Long enough for a task to end or a slot to come free, short enough that a client that obeys does not idle.
-_RETRY_AFTER_S: Final = 5
 _HEX_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -84,13 +82,9 @@ def trace_id(request_id: str) -> str:
 def render_error(error: ServiceError, route: Route | None, request_id: str) -> Answer:
     """Spells any error. What no table names is 500, and says nothing else."""
     row = _row(error)
-    message = row.message or _sentence(error)
+    message = row.message or sentence_of(error)
     body = ErrorBody(code=row.status, trace_id=trace_id(request_id), message=message, data=None)
-    return Answer(row.status, body, headers_of(row.status, error, _retry_after_s(row)))
-
-
-def _retry_after_s(row: _Row) -> int:
-    return _RETRY_AFTER_S if row.status in {429, 503} else 0
+    return Answer(row.status, body, headers_of(row.status, error))
 
 
 def _row(error: ServiceError) -> _Row:
@@ -98,12 +92,6 @@ def _row(error: ServiceError) -> _Row:
     if row is not None:
         return row
     return _UNAVAILABLE if passes(error) else _INTERNAL
-
-
-def _sentence(error: ServiceError) -> str:
-    """The edge's message, with the field in front of it where it does not name that."""
-    field = error.metadata.get("field", "")
-    return error.message if field in error.message else f"{field}: {error.message}"
 
 
 def error_example(row: ErrorCode) -> dict[str, Any]:

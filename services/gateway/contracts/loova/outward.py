@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, cast
 
-from services.chassis.clock import rfc3339
+from services.chassis.clock import rfc3339_s
 from services.gateway.contracts.loova.wire import (
     AcceptedTask,
     Credits,
@@ -47,11 +47,6 @@ FAILURES: Final[dict[int, str]] = {
 }
 
 
-def moment(epoch_ms: int) -> str:
-    """Whole seconds: "2024-01-01T12:00:00Z"."""
-    return rfc3339(epoch_ms)[:19] + "Z"
-
-
 def status_of(job: pb.Job) -> Status:
     """The contract's word for where the job stands."""
     return _STATUS.get(job.stage, "running")
@@ -63,7 +58,7 @@ def accepted(answer: pb.CreateJobResponse) -> AcceptedTask:
     return AcceptedTask(
         task_id=job.job_id,
         status=status_of(job),
-        created_at=moment(job.created_at_ms),
+        created_at=rfc3339_s(job.created_at_ms),
         credits_cost=job.quoted_millis / 1000,
     )
 
@@ -81,8 +76,8 @@ def task(job: pb.Job, video_url: str | None) -> Task:
         task_id=job.job_id,
         status=status,
         model=cast("Model", job.public_model),
-        created_at=moment(job.created_at_ms),
-        updated_at=moment(job.updated_at_ms),
+        created_at=rfc3339_s(job.created_at_ms),
+        updated_at=rfc3339_s(job.updated_at_ms),
         credits_cost=cost_millis / 1000,
         result=None if status == "running" else _result(job, status, video_url),
     )
@@ -94,7 +89,7 @@ def _result(job: pb.Job, status: Status, video_url: str | None) -> TaskResult:
         status="failed" if failed else "succeeded",
         video_url=None if failed else video_url,
         error_message=FAILURES.get(job.failure, _FAILED) if failed else None,
-        finished_at=moment(job.ended_at_ms or job.updated_at_ms),
+        finished_at=rfc3339_s(job.ended_at_ms or job.updated_at_ms),
     )
 
 

@@ -11,11 +11,7 @@ from msgspec import UNSET
 from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.seedance2pro.wire import ErrorBody
-from services.gateway.credits import credits_of
-from services.gateway.error_answers import headers_of, passes
-
-# Long enough for a task to end or a slot to come free, short enough that a client that obeys does not idle.
-_RETRY_AFTER_S: Final = 5
+from services.gateway.error_answers import credits_told, headers_of, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +96,12 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
     row = _row(error)
     body = ErrorBody(
         message=_message(row, error),
-        required=_credits(error, "required_millis") if row.status == 402 else UNSET,
-        available=_credits(error, "available_millis") if row.status == 402 else UNSET,
+        required=credits_told(error, "required_millis") if row.status == 402 else UNSET,
+        available=credits_told(error, "available_millis") if row.status == 402 else UNSET,
         limit=_number(error, "limit") if row is _BUSY else UNSET,
         current=_number(error, "current") if row is _BUSY else UNSET,
     )
-    return Answer(row.status, body, headers_of(row.status, error, _retry_after_s(row)))
-
-
-def _retry_after_s(row: _Row) -> int:
-    return _RETRY_AFTER_S if row.status in {429, 503} else 0
+    return Answer(row.status, body, headers_of(row.status, error))
 
 
 def _row(error: ServiceError) -> _Row:
@@ -129,11 +121,6 @@ def _message(row: _Row, error: ServiceError) -> str:
         return row.message
     within = error.reason == "MALFORMED_REQUEST" and error.metadata.get("field", "").startswith("inputs.")
     return f"{_INPUTS if within else row.message}: {error.message}"
-
-
-def _credits(error: ServiceError, name: str) -> Any:
-    millis = error.metadata.get(name, "")
-    return credits_of(int(millis)) if millis.isdigit() else UNSET
 
 
 def _number(error: ServiceError, name: str) -> Any:

@@ -14,8 +14,6 @@ from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.seedancee2.wire import ErrorBody, ErrorDetail
 from services.gateway.error_answers import headers_of, passes
 
-# Long enough for a job to end or a slot to come free, short enough that a client that obeys does not idle.
-_RETRY_AFTER_S: Final = 5
 # Where in a list a fault is says the message; what is wrong is the parameter.
 _PLACE: Final = re.compile(r"\[[^]]*\].*")
 
@@ -139,11 +137,7 @@ def render_error(error: ServiceError, route: Route | None, request_id: str) -> A
         type=row.type,
         param=param if told and param else UNSET,
     )
-    return Answer(row.status, ErrorBody(detail), headers_of(row.status, error, _retry_after_s(row)))
-
-
-def _retry_after_s(row: _Row) -> int:
-    return _RETRY_AFTER_S if row.status in {429, 503} else 0
+    return Answer(row.status, ErrorBody(detail), headers_of(row.status, error))
 
 
 def _row(error: ServiceError) -> _Row:
