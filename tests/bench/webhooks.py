@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,28 +18,15 @@ import aiohttp
 from services.gen.jobs.v1 import jobs_pb2 as jobs
 from tests.bench.findings import Finding, Section
 from tests.bench.finishing import INSTANT
+from tests.bench.other_receivers import OtherReceivers
 from tests.bench.plan import Plan
 from tests.bench.scene import Engine, Scene, scene
 from tests.bench.slices import Rounds, alternate
 from tests.house import Customer
-from tests.webhook_receiver import (
-    Answering,
-    Received,
-    Receiver,
-    allowed,
-    failing,
-    fine,
-    flooding,
-    hanging,
-    redirecting,
-)
+from tests.webhook_receiver import Received, Receiver, allowed
 
-_BAD: Final[Mapping[str, Answering]] = {
-    "hangs": hanging,
-    "answers 500": failing,
-    "redirects": redirecting,
-    "answers a gigabyte": flooding,
-}
+_BAD: Final = ("hangs", "answers 500", "redirects", "answers a gigabyte")
+_GOOD: Final = ("is fine",) * len(_BAD)
 # Jobs a second: of the customer that is watched, and of each of the others.
 _WATCHED_PER_S: Final = 25.0
 _OTHER_PER_S: Final = 10.0
@@ -72,12 +59,12 @@ def p99(values: tuple[float, ...]) -> float:
 
 @dataclass
 class _Place:
-    """A house, the receiver that is watched, and one for each of the other customers."""
+    """A house, the receiver that is watched, and those of the other customers."""
 
     house: Scene
     session: aiohttp.ClientSession
     watched: Receiver
-    others: list[Receiver]
+    others: OtherReceivers
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def customer(self, number: int) -> Customer:
@@ -90,8 +77,7 @@ class _Place:
 
     async def drained(self) -> None:
         """Until nothing is to be sent any more, whoever answered badly before."""
-        for receiver in self.others:
-            receiver.answers = fine
+        await self.others.answer(_GOOD)
         async with asyncio.timeout(_PATIENCE_S):
             while (
                 await self.house.inside.jobs.ListDeliveries(
@@ -105,9 +91,9 @@ async def measure(plan: Plan, engine: Engine = "SQLite") -> list[Section]:
     """One house; the same jobs of five customers in every slice, and only the receivers of four of them differ."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        watched, *others = [await enter(Receiver()) for _ in range(1 + len(_BAD))]
+        watched, others = await enter(Receiver()), await enter(OtherReceivers(len(_BAD)))
         environment = {
-            "ATELIER_EGRESS_ALLOW": allowed(*(each.port for each in (watched, *others))),
+            "ATELIER_EGRESS_ALLOW": allowed(watched.port, *others.ports),
             "ATELIER_JOBS_WEBHOOK_RETRIES_S": _RETRIES_S,
         }
         house = await enter(
@@ -124,31 +110,29 @@ async def measure(plan: Plan, engine: Engine = "SQLite") -> list[Section]:
         await place.tell(0, watched.url())
         cases: dict[str, Callable[[], Any]] = {
             "alone": partial(_slice, place, plan, ()),
-            "beside four good ones": partial(_slice, place, plan, (fine,) * len(_BAD)),
-            "beside four bad ones": partial(_slice, place, plan, tuple(_BAD.values())),
+            "beside four good ones": partial(_slice, place, plan, _GOOD),
+            "beside four bad ones": partial(_slice, place, plan, _BAD),
         }
         rounds: Rounds[Delays] = await alternate(cases, plan)
     return [_section(engine, rounds)]
 
 
-async def _slice(place: _Place, plan: Plan, answers: tuple[Answering, ...]) -> Delays:
+async def _slice(place: _Place, plan: Plan, answers: tuple[str, ...]) -> Delays:
     """Everybody's jobs for some seconds; `answers`: what the others' receivers do, none where they have none."""
-    for number, receiver in enumerate(place.others):
-        if answers:
-            receiver.answers = answers[number]
-        await place.tell(1 + number, receiver.url() if answers else "")
+    others_before = await place.others.answer(answers or _GOOD)
+    for number, url in enumerate(place.others.urls, start=1):
+        await place.tell(number, url if answers else "")
     before = len(place.watched.received)
-    others_before = sum(len(each.received) for each in place.others)
     expected = round(_WATCHED_PER_S * plan.seconds)
     await asyncio.gather(
         _ask(place, 0, expected, _WATCHED_PER_S),
         *(
             _ask(place, 1 + number, round(_OTHER_PER_S * plan.seconds), _OTHER_PER_S)
-            for number in range(len(place.others))
+            for number in range(len(_BAD))
         ),
     )
     arrived = await place.watched.until(before + expected, within_s=_PATIENCE_S)
-    sent = sum(len(each.received) for each in place.others) - others_before
+    sent = await place.others.answer(answers or _GOOD) - others_before
     await place.drained()
     return Delays(tuple(map(_delay_ms, arrived[before:])), sent)
 

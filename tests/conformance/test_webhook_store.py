@@ -16,9 +16,10 @@ from services.jobs.job import Job, JobState, Output
 from services.jobs.settings import MIGRATIONS
 from services.jobs.store import JobStore, Wish
 from services.jobs.webhooks import deliveries, endpoints
-from services.jobs.webhooks.deliveries import Attempt, Attempted, Delivery, DeliveryFilter
+from services.jobs.webhooks.deliveries import Attempt, Attempted, Delivery, DeliveryFilter, delivery_of
 from services.jobs.webhooks.forms import Form
-from services.jobs.webhooks.lanes import line_of
+from services.jobs.webhooks.lanes import Due, line_of
+from services.jobs.webhooks.outbox import Row
 from services.jobs.webhooks.schedule import State
 from services.jobs.webhooks.store import WebhookStore
 from tests.jobs_rows import NOW_MS, a_job
@@ -45,11 +46,15 @@ class Shelf:
         self.database = database
         self.jobs = JobStore(database)
         self.hooks = WebhookStore(database)
-        self.woken = 0
-        self.jobs.outbox.wakes(self._woken)
+        self.told: list[Sequence[Row]] = []
+        self.roomy = False
+        self.jobs.outbox.tells(self)
 
-    def _woken(self) -> None:
-        self.woken += 1
+    def has_room(self, due: Due) -> bool:
+        return self.roomy
+
+    def made(self, rows: Sequence[Row]) -> None:
+        self.told.append(rows)
 
     async def ends(self, *job_ids: str, **given: Any) -> list[Job]:
         """These jobs, ended."""
@@ -118,7 +123,7 @@ async def test_a_job_s_end_and_the_promise_to_tell_are_one_transaction(shelf: Sh
     assert {one.url for one in found} == {CALLBACK, ENDPOINT}
     assert {one.receiver for one in found} == {"one.example.com:443", "two.example.com:8443"}
     assert all(one.body == ['{"id":"job_1","url":', "job_1/primary.png", "}"] for one in found)
-    assert shelf.woken == 1
+    assert len(shelf.told) == 1
 
 
 async def test_the_same_end_again_promises_nothing_more(shelf: Shelf) -> None:
@@ -137,11 +142,44 @@ async def test_an_end_that_is_refused_promises_nothing(shelf: Shelf) -> None:
     assert await shelf.all() == []
 
 
+async def test_where_there_is_room_a_delivery_is_from_its_beginning_whoever_s_ended_the_job(
+    shelf: Shelf,
+) -> None:
+    shelf.roomy = True
+    (job,) = await shelf.ends("job_1", callback_url=CALLBACK, owner="w1")
+    (row,) = shelf.told[0]
+    made = delivery_of(row)
+    assert (made.job_id, made.owner, made.epoch) == (job.job_id, "w1", 1)
+    assert await shelf.due() == []
+    assert await shelf.all() == [made]
+    await shelf.hooks.commit(tried(made, State.DELIVERED, 200))
+    assert [one.state for one in await shelf.all()] == [State.DELIVERED]
+
+
+async def test_what_is_made_for_somebody_who_dies_at_once_is_due_again(shelf: Shelf) -> None:
+    shelf.roomy = True
+    await shelf.ends("job_1", callback_url=CALLBACK, owner="w1")
+    await shelf.jobs.hand_over("w1")
+    (delivery,) = await shelf.claimed("w2")
+    assert (delivery.owner, delivery.epoch) == ("w2", 2)
+
+
+async def test_an_end_that_is_not_committed_tells_nobody(shelf: Shelf) -> None:
+    shelf.roomy = True
+    form_id = await shelf.hooks.put_form(FORM, NOW_MS)
+    job = a_job("job_1", webhook_form_id=form_id, callback_url=CALLBACK)
+    await shelf.jobs.admit(job, 1000)
+    with pytest.raises(LeaseLostError):
+        await shelf.jobs.commit(job_with(job, epoch=7), finished(job_with(job, epoch=7)))
+    assert shelf.told == []
+    assert await shelf.all() == []
+
+
 async def test_where_nobody_is_to_be_told_nothing_is_made_and_nobody_woken(shelf: Shelf) -> None:
     await shelf.ends("job_1")
     await shelf.ends("job_2", webhook_form_id="", callback_url=CALLBACK)
     assert await shelf.all() == []
-    assert shelf.woken == 0
+    assert shelf.told == []
 
 
 async def test_one_address_is_told_once_though_it_is_named_twice(shelf: Shelf) -> None:

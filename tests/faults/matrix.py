@@ -132,11 +132,10 @@ _JOBS: Final = (
         "jobs",
         hooks.be_told,
         "commit.completed",
-        "commit.webhook_claim!after",
         "webhook.post!after",
         "commit.webhook_delivered!before",
     ),
-    *_deaths("jobs", hooks.be_told_late, "commit.webhook_waiting!after"),
+    *_deaths("jobs", hooks.be_told_late, "commit.webhook_waiting!after", "commit.webhook_claim!after"),
     *_deaths("jobs", hooks.be_told_in_vain, "commit.webhook_dead!before"),
     *_deaths(
         "jobs",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,10 +14,11 @@ from aiohttp import web
 from services.chassis.errors import Kind, ServiceError
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from services.jobs.webhooks.deliveries import Delivery
+from services.jobs.webhooks.endpoints import Endpoint
 from services.jobs.webhooks.lanes import Due
 from services.jobs.webhooks.store import WebhookStore
 from tests.jobs_house import FAST, sqlite_url
-from tests.webhook_receiver import Receiver, fine, telling
+from tests.webhook_receiver import Answering, Receiver, fine, telling
 
 JOBS = 40
 
@@ -69,8 +72,38 @@ async def test_what_was_claimed_though_the_answer_was_lost_is_sent_after_all(
         return claimed
 
     monkeypatch.setattr(WebhookStore, "claim", losing)
-    async with Receiver() as receiver, telling(sqlite_url(tmp_path), receiver) as here:
+    # What a first attempt did not bring there is claimed for the next one.
+    async with Receiver(fine_at_the_second()) as receiver, telling(sqlite_url(tmp_path), receiver) as here:
         await here.create("k1", receiver.url())
         await here.until_state(pb.DELIVERY_STATE_DELIVERED, within_s=30)
     assert lost == 2
+    assert len(receiver.received) == 2
+
+
+async def test_what_was_made_though_its_secret_could_not_be_read_is_sent_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = WebhookStore.with_secrets
+    asked = 0
+
+    async def failing_at_first(self: WebhookStore, *arguments: Any) -> dict[str, Endpoint]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise ServiceError(Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the connection was cut")
+        return await reading(self, *arguments)
+
+    monkeypatch.setattr(WebhookStore, "with_secrets", failing_at_first)
+    async with Receiver() as receiver, telling(sqlite_url(tmp_path), receiver) as here:
+        await here.create("k1", receiver.url())
+        await here.until_state(pb.DELIVERY_STATE_DELIVERED, within_s=30)
     assert len(receiver.received) == 1
+
+
+def fine_at_the_second() -> Answering:
+    requests = itertools.count(1)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=204 if next(requests) > 1 else 500)
+
+    return answer

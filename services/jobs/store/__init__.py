@@ -84,7 +84,7 @@ class JobStore:
         """Raises LeaseLostError where this worker is not the job's owner any more."""
         await self._transitions.submit(Transition(before, after))
         if after.ended:
-            self.outbox.committed()
+            self.outbox.committed(after)
         return after
 
     async def remove(self, job: Job) -> None:

@@ -96,7 +96,9 @@ def claim(connection: Connection, worker_id: str, limit: int, now_ms: int) -> li
 def hand_over(connection: Connection, worker_id: str) -> int:
     """Frees all jobs of a worker that leaves, and strikes it off. Returns how many jobs."""
     connection.execute(delete(WORKERS).where(WORKERS.c.worker_id == worker_id))
-    free_deliveries(connection, [worker_id])
     # Leaving in order is not the silence that a poisonous job leaves behind.
     freed = update(JOBS).where(JOBS.c.owner == worker_id).values(owner=None, idle_claims=0)
-    return connection.execute(freed).rowcount
+    count = connection.execute(freed).rowcount
+    # After the jobs: whose end is written at this moment has made deliveries by then.
+    free_deliveries(connection, [worker_id])
+    return count

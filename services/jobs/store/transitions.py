@@ -94,8 +94,8 @@ def _landed(after: Job | None, fence: _Fence | None) -> bool:
 
 class _Batch:
     def __init__(self) -> None:
-        # The jobs that end in this transaction.
-        self.ended: list[Job] = []
+        # The jobs that end in this transaction, and the worker that ends each.
+        self.ended: list[tuple[Job, str | None]] = []
         self._updates: dict[str, Job] = {}
         self._removed: list[str] = []
         self._events: list[tuple[Any, ...]] = []
@@ -111,7 +111,7 @@ class _Batch:
         self._updates[after.job_id] = after
         self._loads.moved(before, after)
         if after.ended and not before.ended:
-            self.ended.append(after)
+            self.ended.append((after, before.owner))
         self._usage.moved(before, after)
         if before.state is JobState.ADMITTING:
             # What was never accepted leaves no trace, so the first event is written with the second.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -25,13 +25,10 @@ from services.jobs.errors import LeaseLostError
 from services.jobs.schema import WORKERS
 from services.jobs.webhooks.forms import Filled
 from services.jobs.webhooks.lanes import Due
-from services.jobs.webhooks.outbox import body_of
-from services.jobs.webhooks.schedule import State
+from services.jobs.webhooks.outbox import Row, body_of
+from services.jobs.webhooks.schedule import State, links_until_ms
 from services.jobs.webhooks.tables import ATTEMPTS, DELIVERIES
 
-# Long enough for every attempt of a schedule to send the same links, a day before they end included.
-_LINKS_MS: Final = 96 * 3_600_000
-_LINKS_LEFT_MS: Final = 24 * 3_600_000
 SWEEP_LIMIT: Final = 500
 
 
@@ -117,8 +114,12 @@ _FENCES = prepared(
 
 
 def _delivery(row: Sequence[Any]) -> Delivery:
-    fields: dict[str, Any] = {column.name: value for column, value in zip(_COLUMNS, row, strict=True)}
-    return Delivery(**fields | {"body": body_of(fields["body"]), "state": State(fields["state"])})
+    return delivery_of({column.name: value for column, value in zip(_COLUMNS, row, strict=True)})
+
+
+def delivery_of(row: Row) -> Delivery:
+    """One row as it is in the table."""
+    return Delivery(**row | {"body": body_of(row["body"]), "state": State(row["state"])})
 
 
 def due(
@@ -159,13 +160,8 @@ def claim(connection: Connection, worker_id: str, delivery_ids: Iterable[str], n
 
 
 def _claimed(one: Delivery, worker_id: str, now_ms: int) -> Delivery:
-    links_until_ms = one.links_until_ms
-    if links_until_ms - now_ms < _LINKS_LEFT_MS:
-        # Never longer than the media are kept; once they are gone, so that a receiver reads why nothing is there.
-        kept_until_ms = one.media_expires_at_ms or now_ms + _LINKS_MS
-        links_until_ms = min(now_ms + _LINKS_MS, kept_until_ms)
-    fields = {name: getattr(one, name) for name in Delivery.__dataclass_fields__}
-    return Delivery(**fields | {"owner": worker_id, "epoch": one.epoch + 1, "links_until_ms": links_until_ms})
+    until_ms = links_until_ms(one.links_until_ms, one.media_expires_at_ms, now_ms)
+    return replace(one, owner=worker_id, epoch=one.epoch + 1, links_until_ms=until_ms)
 
 
 def owned(connection: Connection, worker_id: str) -> dict[str, int]:

@@ -76,6 +76,12 @@ class Lanes:
         """Places that are left in all."""
         return self._bounds.in_all - len(self._taken)
 
+    def has_place(self, one: Due) -> bool:
+        """Whether there is a place for this one now. Changes nothing, so that any thread may ask; by the time it acts
+        the place may be gone.
+        """
+        return self._has_place(one)
+
     def holds(self, delivery_id: str) -> bool:
         """Whether a place is this delivery's."""
         return delivery_id in self._taken

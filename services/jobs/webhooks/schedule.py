@@ -31,6 +31,9 @@ TIMEOUT_S: Final = 10.0
 RETENTION_MS: Final = 30 * _DAY_MS
 """So long the log of a delivery that has ended is kept."""
 
+# Long enough for every attempt of a schedule to send the same links, a day before they end included.
+_LINKS_MS: Final = 4 * _DAY_MS
+_LINKS_LEFT_MS: Final = _DAY_MS
 # A receiver that asks for more is asked again after a day all the same.
 _LONGEST_WAIT_MS: Final = _DAY_MS
 _ASKING: Final = frozenset({429, 503})
@@ -43,6 +46,14 @@ class State(StrEnum):
     WAITING = "waiting"
     DELIVERED = "delivered"
     DEAD = "dead"
+
+
+def links_until_ms(until_ms: int, media_expires_at_ms: int, now_ms: int) -> int:
+    """Until when the links of what is sent now are good; `until_ms`: those that were sent before."""
+    if until_ms - now_ms >= _LINKS_LEFT_MS:
+        return until_ms
+    # Never longer than the media are kept; once they are gone, so that a receiver reads why nothing is there.
+    return min(now_ms + _LINKS_MS, media_expires_at_ms or now_ms + _LINKS_MS)
 
 
 @dataclass(frozen=True, slots=True)

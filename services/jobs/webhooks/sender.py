@@ -1,7 +1,8 @@
 """Sends what is due, many at a time, and writes down what came of it. At least once, under the same id.
 
-A delivery is owned by one worker at a time, as a job is: claimed under an epoch that every later write names, freed
-when its worker is declared dead or leaves. What is not being sent is in the database only.
+A delivery is owned by one worker at a time, as a job is: claimed under an epoch that every later write names, or made
+by whoever ends its job, and freed when its worker is declared dead or leaves. What is not being sent is in the
+database only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextvars
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -26,10 +28,11 @@ from services.jobs.errors import LeaseLostError
 from services.jobs.ownership import Ownership
 from services.jobs.schedule import backoff_s
 from services.jobs.webhooks import endpoints, measures, schedule, signatures
-from services.jobs.webhooks.deliveries import SWEEP_LIMIT, Attempt, Attempted, Delivery
+from services.jobs.webhooks.deliveries import SWEEP_LIMIT, Attempt, Attempted, Delivery, delivery_of
 from services.jobs.webhooks.endpoints import Endpoint
 from services.jobs.webhooks.forms import with_links
 from services.jobs.webhooks.lanes import Bounds, Due, Lanes, line_of
+from services.jobs.webhooks.outbox import Row
 from services.jobs.webhooks.schedule import Answer, State
 from services.jobs.webhooks.store import WebhookStore
 
@@ -71,12 +74,28 @@ class Sender:
         self._lanes = Lanes(means.bounds)
         self._awake = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
+        self._made: list[Delivery] = []
+        self._beginning: asyncio.Task[None] | None = None
+        self._suspects: set[str] = set()
         self._passed_over = False
         self._leaving = False
 
     def wake(self) -> None:
         """There may be something to send."""
         self._awake.set()
+
+    def has_room(self, due: Due) -> bool:
+        """Whether what is made now would be sent at once; for any thread."""
+        return not self._leaving and self._lanes.has_place(due)
+
+    def made(self, rows: Sequence[Row]) -> None:
+        """Deliveries that have just become durable: this worker's own are sent, the others are found by looking."""
+        self._made += [delivery_of(row) for row in rows if row["owner"] is not None]
+        if self._made and self._beginning is None:
+            # What is made in the same turn of the loop begins together.
+            self._beginning = asyncio.create_task(self._begin_made(), context=contextvars.Context())
+        if any(row["owner"] is None for row in rows):
+            self._awake.set()
 
     async def run(self) -> None:
         """Sends what is due."""
@@ -108,10 +127,12 @@ class Sender:
             await self._clock.sleep(_MEASURE_EVERY_S)
             worker_id, held = self._ownership.worker_id, self._lanes.held()
             owned = await self._store.owned(worker_id)
-            # Neither what ended while that was read, nor what began.
-            strays = {
+            # Neither what ended while that was read, nor what began, nor what was made and is about to begin.
+            loose = {
                 one: epoch for one, epoch in owned.items() if one not in held and not self._lanes.holds(one)
             }
+            strays = {one: epoch for one, epoch in loose.items() if one in self._suspects}
+            self._suspects = loose.keys() - strays.keys()
             if strays:
                 log.warning("webhook.recalled", extra={"deliveries": len(strays)})
                 await self._store.free(worker_id, strays)
@@ -124,6 +145,8 @@ class Sender:
         """Takes nothing more, lets what is being sent end for `patience_s`, then lets go of it."""
         self._leaving = True
         self._awake.set()
+        if self._beginning is not None:
+            await asyncio.wait({self._beginning}, timeout=patience_s)
         if self._sending:
             await asyncio.wait(self._sending, timeout=patience_s)
         for task in list(self._sending):
@@ -152,13 +175,45 @@ class Sender:
         now_ms = self._clock.now_ms()
         try:
             mine = await self._store.claim(self._ownership.worker_id, taken, now_ms)
-            customers = {one.customer_id for one in mine}
-            known = await self._store.with_secrets(self._means.keys, customers, now_ms) if mine else {}
+            await self._start_all(mine, now_ms)
         except BaseException:
             # What was claimed all the same is freed by `recall`.
             self._give_back(taken, set())
             raise
         self._give_back(taken, {one.delivery_id for one in mine})
+
+    async def _begin_made(self) -> None:
+        try:
+            while self._made:
+                made, self._made = self._made, []
+                await self._begin_own({one.delivery_id: one for one in made})
+        except ServiceError as fault:
+            # `recall` frees them, and then they are found by looking.
+            log.warning("webhook.not_begun", extra={"reason": fault.reason})
+        finally:
+            self._beginning = None
+
+    async def _begin_own(self, made: Mapping[str, Delivery]) -> None:
+        dues = [Due(one.delivery_id, one.customer_id, one.receiver) for one in made.values()]
+        taken = [] if self._leaving else self._lanes.take(dues)
+        mine = [made[one.delivery_id] for one in taken]
+        try:
+            await self._start_all(mine, self._clock.now_ms())
+        except BaseException:
+            self._give_back(taken, set())
+            raise
+        if len(mine) < len(dues):
+            # The last place went to another in the same moment.
+            self._passed_over = True
+            begun = {one.delivery_id for one in mine}
+            for one in made.values():
+                if one.delivery_id not in begun and one.owner is not None:
+                    await self._store.free(one.owner, {one.delivery_id: one.epoch})
+            self._awake.set()
+
+    async def _start_all(self, mine: Sequence[Delivery], now_ms: int) -> None:
+        customers = {one.customer_id for one in mine}
+        known = await self._store.with_secrets(self._means.keys, customers, now_ms) if mine else {}
         for delivery in mine:
             self._start(delivery, known[delivery.customer_id])
 

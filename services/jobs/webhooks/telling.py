@@ -36,7 +36,8 @@ class Telling:
         self.store = WebhookStore(database)
         self.terms = terms
         self._sender = Sender(self.store, terms.means, ownership, clock) if terms.means is not None else None
-        outbox.wakes(self.wake)
+        if self._sender is not None:
+            outbox.tells(self._sender)
 
     def wake(self) -> None:
         """There may be something to send."""
