@@ -3,6 +3,7 @@
 # Variables:  PYTHON=python3.12   the interpreter that .venv is made from (3.11 or newer)
 #             ARGS='-k hold -x'   more arguments for pytest, or for the benchmark
 #             WORKERS=2           test processes; 0 runs the tests in this one
+#             PROVIDERS=simulated for `make run`: live jobs go to the providers' own APIs, played on this machine
 #             SOAK=10 SEED=4711   for `make test-faults`: minutes that each storm rages, and the chance of a run before
 #             UPGRADE=--upgrade   lets `make lock` move indirect dependencies to newer versions
 
@@ -17,11 +18,15 @@ CHECKS := check-types check-style check-imports check-protos check-stubs check-s
 # A company's proxy signs with a certificate that only the system knows.
 export UV_SYSTEM_CERTS ?= 1
 
+# Some containers forbid Python to keep bytecode: then every process of a house compiles all of services anew, which
+# doubles the time of its start and that of every test with a house in it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .ONESHELL:
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast test-faults check $(CHECKS) gen proto-baseline fmt verify-ledger bench lock clean FORCE
+.PHONY: help setup run test test-alone test-fast test-faults soak check $(CHECKS) gen proto-baseline fmt verify-ledger bench lock clean FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,11 +34,15 @@ help: ## List these targets
 setup: $(V)/.run-ready ## Build .venv with everything `make run` needs, and stop there
 	@echo "Ready. Start with: make run"
 
-run: $(V)/.run-ready ## Start the whole house; Ctrl-C stops it
-	@exec $(PY) -m services
+run: $(V)/.run-ready ## Start the whole house; Ctrl-C stops it (PROVIDERS=simulated: live jobs as with real providers)
+	@export ATELIER_PROVIDERS="$(or $(PROVIDERS),$${ATELIER_PROVIDERS:-sandbox})"
+	exec $(PY) -m services
 
 test: $(V)/.dev-ready ## Run every test, of the faults a slice (ARGS= goes to pytest)
 	@exec $(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not faults_full" $(ARGS)
+
+test-alone: $(V)/.dev-ready ## Run what failed last once more, one test at a time and with the machine to itself
+	@exec $(PY) -m pytest -n 0 -v --last-failed --last-failed-no-failures none $(ARGS)
 
 test-fast: $(V)/.dev-ready ## Run the tests of rules and of the tree only: seconds
 	@exec $(PY) -m pytest tests/unit tests/tidy $(ARGS)
@@ -42,6 +51,9 @@ test-faults: $(V)/.dev-ready ## Kill, cut and freeze everything everywhere, on b
 	@export SEED="$(or $(SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '))" SOAK="$(or $(SOAK),0)"
 	echo "SEED=$$SEED SOAK=$$SOAK: give the same SEED for the same storms."
 	exec $(PY) -m pytest tests/faults -n $(WORKERS) --dist loadfile $(ARGS)
+
+soak: $(V)/.dev-ready ## Play 20,000 jobs on the simulated providers while everything breaks (ARGS='--jobs 500 --seed 7')
+	@exec $(PY) -m tests.soak $(ARGS)
 
 check: $(V)/.dev-ready ## Style, types, boundaries, protos, stubs and spelling, all at once
 	@$(MAKE) -s -k -j "$$(getconf _NPROCESSORS_ONLN)" --output-sync=target --no-print-directory $(CHECKS)

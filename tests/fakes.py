@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,6 +118,11 @@ class FakeBilling(FakeAccounts, _Billing):
 
 def shipped_prices_millis() -> dict[tuple[str, str], int]:
     """What a unit of each storefront's SKUs costs in the price lists that come with the house."""
+    return dict(_shipped_prices_millis())
+
+
+@cache
+def _shipped_prices_millis() -> dict[tuple[str, str], int]:
     prices_millis = {}
     for file in Path(billing_package.__file__).parent.glob("price_lists/*.toml"):
         for price in tomllib.loads(file.read_text(), parse_float=Decimal)["prices"]:
@@ -264,6 +269,7 @@ class FakePool(_Pool):
     heads: list[pool.StageReferenceRequest.Head] = field(default_factory=list)
     staged: dict[str, bytes] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+    hints: list[pool.TakeHintRequest] = field(default_factory=list)
     largest_piece_bytes: int = 0
     at_once: int = 0
     most_at_once: int = 0
@@ -291,6 +297,12 @@ class FakePool(_Pool):
         return pool.StageReferenceResponse(
             reference_id=reference_id, sha256=hashlib.sha256(content).digest(), size_bytes=len(content)
         )
+
+    async def TakeHint(self, request: pool.TakeHintRequest, context: Any) -> pool.TakeHintResponse:
+        self.hints.append(request)
+        await asyncio.sleep(self.answer_after_s)
+        self._refuse()
+        return pool.TakeHintResponse()
 
     async def DropReferences(
         self, request: pool.DropReferencesRequest, context: Any

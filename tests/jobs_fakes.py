@@ -66,11 +66,14 @@ class FakePool(Faults):
         self.closed: list[str] = []
         self.deleted_keys: list[str] = []
         self.poll_after_ms = 0
+        self.resolve_after_ms = 20
         self.unready: pool.Failure | None = None
         self.prepared: list[pool.PrepareReferencesRequest] = []
         self.dropped: dict[str, tuple[str, ...]] = {}
         self._ready: set[str] = set()
         self._news = asyncio.Condition()
+        # Attempts that are worth a poll, as a provider would say.
+        self.hints: asyncio.Queue[str] = asyncio.Queue()
         methods: dict[str, tuple[type[Any], Any]] = {
             "Lease": (pool.LeaseRequest, self.Lease),
             "ReleaseLease": (pool.ReleaseLeaseRequest, self.ReleaseLease),
@@ -158,6 +161,12 @@ class FakePool(Faults):
             yield pool.WatchCapacityResponse(rooms=rooms)
             async with self._news:
                 await self._news.wait()
+
+    async def WatchHints(
+        self, request: pool.WatchHintsRequest, context: Any
+    ) -> AsyncIterator[pool.WatchHintsResponse]:
+        while True:
+            yield pool.WatchHintsResponse(attempt_ids=[await self.hints.get()])
 
     def _attempt(self, attempt_id: str) -> Attempt:
         attempt = self.leases.get(attempt_id)
@@ -264,7 +273,7 @@ class FakePool(Faults):
             lost = "lost" in attempt.prompt
             attempt.state = pool.ATTEMPT_STATE_RUNNING if lost else pool.ATTEMPT_STATE_ABANDONED
         status = self._status(request.attempt_id, attempt)
-        status.poll_after_ms = 20
+        status.poll_after_ms = self.resolve_after_ms
         return pool.ResolveUnknownResponse(status=status)
 
     async def Collect(self, request: pool.CollectRequest, context: Any) -> pool.CollectResponse:

@@ -8,7 +8,19 @@ import sys
 
 import grpc
 
-from services.admin import accounts, customers, jobs, keys, prices, users, wallets, webhooks
+from services.admin import (
+    accounts,
+    attempts,
+    customers,
+    hints,
+    jobs,
+    keys,
+    models,
+    prices,
+    users,
+    wallets,
+    webhooks,
+)
 from services.admin.command import Command, build_parser
 from services.admin.connection import House, Unreachable
 from services.admin.rendering import show
@@ -21,7 +33,10 @@ COMMANDS: tuple[Command, ...] = (
     *wallets.COMMANDS,
     *prices.COMMANDS,
     *accounts.COMMANDS,
+    *models.COMMANDS,
     *jobs.COMMANDS,
+    *attempts.COMMANDS,
+    *hints.COMMANDS,
     *webhooks.COMMANDS,
 )
 

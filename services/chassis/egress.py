@@ -19,19 +19,29 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from prometheus_client import Counter, Histogram
 
-from services.chassis.egress_connector import Pinned, answer_to_get, answer_to_post, tls_context
+from services.chassis.egress_answer import Answer, whole_answer
+from services.chassis.egress_connector import Pinned, answer_to, answer_to_get, tls_context
 from services.chassis.egress_failures import EgressFailed, failure_of
 from services.chassis.egress_places import Places, at_address
 from services.chassis.egress_policy import EgressPolicy, EgressRefused
 from services.chassis.egress_resolver import Resolve, SystemResolver, addresses_of, system_resolver
 from services.chassis.egress_url import Target, parse
 
-__all__ = ["Arriving", "Egress", "EgressFailed", "EgressRefused", "Posted", "Resolve", "system_resolver"]
+__all__ = [
+    "Answer",
+    "Arriving",
+    "Egress",
+    "EgressFailed",
+    "EgressRefused",
+    "Posted",
+    "Resolve",
+    "system_resolver",
+]
 
 log = logging.getLogger(__name__)
 
@@ -110,15 +120,21 @@ class Egress:
     """Fetches what customers name, through every check of this package. One a process; enter it first."""
 
     def __init__(
-        self, policy: EgressPolicy, *, ca_file: Path | None = None, resolve: Resolve | None = None
+        self,
+        policy: EgressPolicy,
+        *,
+        ca_file: Path | None = None,
+        resolve: Resolve | None = None,
+        connections: Places | None = None,
     ) -> None:
+        """`connections`: how many fetches there are at a time, and to whom; without it, as many as are polite to strangers."""
         self._policy = policy
         self._ca_file = ca_file
         self._own_resolver: SystemResolver | None = None if resolve else system_resolver()
         self._resolve: Resolve = resolve or self._own_resolver or system_resolver()
         self._tls: ssl.SSLContext | None = None
         self._lookups = Places()
-        self._connections = Places()
+        self._connections = connections or Places()
 
     async def __aenter__(self) -> Self:
         """Raises SettingsError when the CA file is not usable."""
@@ -156,7 +172,7 @@ class Egress:
                     target = parse(url, self._policy)
                     trail.host = target.host
                     pinned = await self._pinned_alone(target)
-                    async with answer_to_post(pinned, self._trust(), body, headers) as response:
+                    async with answer_to("POST", pinned, self._trust(), body, headers) as response:
                         retry_after = response.headers.get("Retry-After", "")[:100]
                         answered = Posted(response.status, retry_after)
                         await _drain(response)
@@ -165,6 +181,30 @@ class Egress:
             if answered is None:
                 raise EgressFailed("timeout")
             return answered
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        data: Any,
+        headers: Mapping[str, str],
+        *,
+        total_s: float,
+        limit_bytes: int,
+    ) -> Answer:
+        """One request with any body that aiohttp takes, and its whole answer; in all else like `post`."""
+        trail = _Trail()
+        with _told(trail):
+            try:
+                async with asyncio.timeout(total_s):
+                    target = parse(url, self._policy)
+                    trail.host = target.host
+                    pinned = await self._pinned_alone(target)
+                    async with answer_to(method, pinned, self._trust(), data, headers) as response:
+                        return await whole_answer(response, limit_bytes)
+            except TimeoutError:
+                pass
+            raise EgressFailed("timeout")
 
     async def check(self, url: str) -> None:
         """Every check that needs no connection. Raises EgressRefused, EgressFailed."""
@@ -260,7 +300,7 @@ async def _place(places: Places, keys: frozenset[str], trail: _Trail) -> AsyncIt
 def _judged(response: aiohttp.ClientResponse, limit_bytes: int, trail: _Trail) -> Arriving:
     """What the head of an answer says before a byte of its body is read."""
     if response.status != 200:
-        raise EgressFailed("status")
+        raise EgressFailed("status", status=response.status)
     encodings = response.headers.getall("Content-Encoding", [])
     transfers = response.headers.getall("Transfer-Encoding", [])
     if _words(encodings) - {"identity"} or _words(transfers) - {"chunked", "identity"}:

@@ -120,6 +120,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ValueError for a header that is no plain line."""
+    if not all(
+        _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(text) for name, text in headers.items()
+    ):
+        raise ValueError("a header's name or value is not plain, visible ASCII")
+
+
 @asynccontextmanager
 async def answer_to_get(pinned: Pinned, tls: ssl.SSLContext) -> AsyncIterator[aiohttp.ClientResponse]:
     """The answer to one GET, its body unread, its connection gone on leaving. Raises EgressRefused, EgressFailed.
@@ -135,16 +143,16 @@ async def answer_to_get(pinned: Pinned, tls: ssl.SSLContext) -> AsyncIterator[ai
 
 
 @asynccontextmanager
-async def answer_to_post(
-    pinned: Pinned, tls: ssl.SSLContext, body: bytes, headers: Mapping[str, str]
+async def answer_to(
+    method: str, pinned: Pinned, tls: ssl.SSLContext, body: Any, headers: Mapping[str, str]
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer to one POST, in all else like `answer_to_get`. Raises ValueError for a header that is no plain line."""
-    if not all(
-        _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(text) for name, text in headers.items()
-    ):
-        raise ValueError("a header's name or value is not plain, visible ASCII")
+    """The answer to one request with a body, in all else like `answer_to_get`.
+
+    `body` is anything that aiohttp sends. Raises ValueError for a header that is no plain line.
+    """
+    check_headers(headers)
     async with _session(pinned, tls) as session:
-        response = await _asked(session, pinned, "POST", data=body, headers=dict(headers))
+        response = await _asked(session, pinned, method, data=body, headers=dict(headers))
         try:
             yield response
         finally:
@@ -190,11 +198,11 @@ def _session(pinned: Pinned, tls: ssl.SSLContext) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_LIMIT_S, sock_connect=_CONNECT_LIMIT_S),
         trust_env=False,
         auto_decompress=False,
-        middlewares=(_once,),
+        middlewares=(once,),
     )
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keeps aiohttp from asking a second time when a connection is closed early: the far side counts requests."""
     try:
         return await handler(request)

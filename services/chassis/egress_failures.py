@@ -33,12 +33,13 @@ FAILURES: Final = frozenset(_SENTENCES)
 class EgressFailed(Exception):
     """The network or the far side failed. `rule` is one of FAILURES; the text is a sentence for operators.
 
-    Neither holds an address, a path, a query or a header.
+    Neither holds an address, a path, a query or a header. `status` is that of the answer where the rule is `status`.
     """
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, *, status: int = 0) -> None:
         super().__init__(_SENTENCES[rule])
         self.rule = rule
+        self.status = status
 
 
 def failure_of(error: Exception) -> EgressRefused | EgressFailed:

@@ -26,7 +26,9 @@ class Places:
     Whoever waits holds nothing, so nobody waits in a circle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_one_name: int = AT_ONE_NAME, at_one_address: int = AT_ONE_ADDRESS) -> None:
+        self._at_one_name = at_one_name
+        self._at_one_address = at_one_address
         self._taken: Counter[str] = Counter()
         self._in_all = 0
         self._waited_for: Counter[str] = Counter()
@@ -47,7 +49,7 @@ class Places:
 
     def has_place_at(self, key: str) -> bool:
         """Whether it is not for `key` itself, if somebody who wants a place there has to wait."""
-        return self._taken[key] < _places_at(key)
+        return self._taken[key] < (self._at_one_address if key.startswith("@") else self._at_one_name)
 
     async def _wait(self, keys: frozenset[str]) -> None:
         if len(self._waiting) >= _WAITING_IN_ALL or any(
@@ -94,7 +96,3 @@ class Places:
 def at_address(address: object) -> str:
     """The key of an address, which has more places than a name."""
     return f"@{address}"
-
-
-def _places_at(key: str) -> int:
-    return AT_ONE_ADDRESS if key.startswith("@") else AT_ONE_NAME

@@ -42,11 +42,15 @@ class AllowedTarget:
 
 @dataclass(frozen=True)
 class EgressPolicy:
-    """Pairs that are allowed whatever the other rules say, ranges that are not, and ports for everybody else."""
+    """Pairs that are allowed whatever the other rules say, ranges that are not, and ports for everybody else.
+
+    `url_characters`: how long an address may be; 0 for what customers may give.
+    """
 
     allow: tuple[AllowedTarget, ...] = ()
     deny: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({HTTPS_PORT})
+    url_characters: int = 0
 
     def check_address(self, address: Address, port: int, scheme: str = "https") -> None:
         """Raises EgressRefused unless a connection to `address` at `port`, for a URL of `scheme`, may be opened.

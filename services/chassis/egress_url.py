@@ -32,7 +32,7 @@ _SENTENCES: Final = {
     "port_syntax": "The port is not a plain number from 1 to 65535.",
     "scheme": "The scheme is not https.",
     "special_use": "The host's last labels are reserved, or used for names inside networks.",
-    "too_long": f"The URL is longer than {LENGTH_LIMIT} characters.",
+    "too_long": "The URL is longer than it may be.",
     "userinfo": "There is a user name, or an @, in front of the path.",
     "zone_id": "The host is an address with a zone id.",
 }
@@ -110,7 +110,7 @@ def parse(url: str, policy: EgressPolicy) -> Target:
     Where only allowed pairs name the port, http, names of one label and reserved names pass here: the addresses
     decide, and each of them must be in a pair.
     """
-    if len(url) > LENGTH_LIMIT:
+    if len(url) > (policy.url_characters or LENGTH_LIMIT):
         _refuse("too_long")
     if _FORBIDDEN.search(url):
         _refuse("characters")

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from services.gateway import media
+from services.gateway import hints, media
 from services.gateway.contract import BODY_LIMIT_BYTES, Contract, Route
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
+from services.gateway.hints import Hints
 from services.gateway.media import MediaFiles
 
 
-def build(contracts: Sequence[Contract], edge: Edge, files: MediaFiles, docs: DocsSite) -> web.Application:
+def build(
+    contracts: Sequence[Contract], edge: Edge, files: MediaFiles, docs: DocsSite, hinted: Hints
+) -> web.Application:
     """The whole public port."""
     app = web.Application(middlewares=[edge.envelope], client_max_size=BODY_LIMIT_BYTES)
     for (method, path), claims in _claims(contracts).items():
@@ -22,6 +25,7 @@ def build(contracts: Sequence[Contract], edge: Edge, files: MediaFiles, docs: Do
         if method == "GET":
             app.router.add_route("HEAD", path, handler)
     app.router.add_get(media.PATH_PREFIX + "{object_key:.+}", files.serve)
+    app.router.add_post(hints.PATH, hinted.serve)
     docs.add_to(app.router)
     return app
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from types import TracebackType
@@ -217,6 +217,11 @@ class Backends:
         drop = asyncio.create_task(self._drop(list(reference_ids)))
         self._drops.add(drop)
         drop.add_done_callback(self._drops.discard)
+
+    async def take_hint(self, token: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> None:
+        """Passes on what came to an address that the pool gave out. Raises UNKNOWN_HINT."""
+        request = provider_pool_pb2.TakeHintRequest(token=token, headers=headers, body=body)
+        await self._pool_stub.TakeHint(request, timeout=timeout_s)
 
     async def _drop(self, reference_ids: list[str]) -> None:
         # The request that staged them may have no time left.

@@ -19,6 +19,7 @@ from services.gateway.contracts import CONTRACTS
 from services.gateway.cors import Cors
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
+from services.gateway.hints import Hints
 from services.gateway.hosts import Hosts
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
@@ -55,6 +56,7 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     bound = bind(settings.listen, reuse_port=settings.reuse_port)
     public_url = settings.public_url or url_of(bound)
     hosts = Hosts(CONTRACTS, dict(settings.storefront_hosts))
+    client_addresses = ClientAddresses(settings.trusted_proxies)
     access_log = AccessLog() if settings.access_log else None
     addresses = (settings.billing_address, settings.jobs_address, settings.pool_address)
     async with Backends(*addresses) as backends:
@@ -74,13 +76,14 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             RateLimits(),
             cors=Cors(settings.cors_origins),
             hosts=hosts,
-            client_addresses=ClientAddresses(settings.trusted_proxies),
+            client_addresses=client_addresses,
             access_log=access_log,
             requests_in_flight=settings.requests_in_flight,
             inline_uploads=settings.inline_uploads,
         )
         files = MediaFiles(keys, settings.media_folder, clock)
-        web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url, hosts))
+        hints = Hints(backends.take_hint, client_addresses)
+        web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url, hosts), hints)
         async with Listener(web_app, edge.contract_of, bound):
             yield Gateway(url_of(bound), backends)
     if access_log is not None:

@@ -1,4 +1,4 @@
-"""Demo data: a customer of every storefront with keys and credit, and three sandbox accounts, made once a house."""
+"""Demo data: a customer of every storefront with keys and credit, and accounts to serve them, made once a house."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as pool_rpc
 from services.house.demo_customers import DemoCustomers
 from services.house.layout import Layout, write_privately
+from services.house.simulated import furnish_simulated
 from services.house.wiring import Ports
 
 STOREFRONTS = ("leonardo", "seedancee2", "seedance2pro", "loova", "imaginelab")
@@ -41,12 +42,17 @@ async def furnish(layout: Layout, ports: Ports, addresses: Mapping[str, Mapping[
         }
         customers = DemoCustomers(channels["billing"], channels["jobs"])
         made = await asyncio.gather(*(customers.of(name, known.get(name)) for name in STOREFRONTS))
-        await _furnish_accounts(channels["provider_pool"])
+        simulator = addresses.get("simulator")
+        await _furnish_accounts(channels["provider_pool"], serves_live=simulator is None)
+        if simulator is not None:
+            secret = layout.key("simulated_accounts").read_bytes()
+            await furnish_simulated(channels["provider_pool"], simulator["http"], secret)
     description = {
         "base_url": f"http://127.0.0.1:{ports.public}",
         "storefronts": dict(zip(STOREFRONTS, made, strict=True)),
         "operations": {name: address["operations"] for name, address in sorted(addresses.items())},
         "grpc": {name: address["grpc"] for name, address in sorted(addresses.items()) if "grpc" in address},
+        **({} if simulator is None else {"simulator": simulator["http"]}),
     }
     write_privately(layout.demo, json.dumps(description, indent=2) + "\n")
     return description
@@ -59,7 +65,7 @@ def _known_storefronts(layout: Layout) -> dict[str, dict[str, str]]:
         return {}
 
 
-async def _furnish_accounts(channel: grpc.aio.Channel) -> None:
+async def _furnish_accounts(channel: grpc.aio.Channel, *, serves_live: bool) -> None:
     stub: pool_rpc.ProviderPoolServiceAsyncStub = pool_rpc.ProviderPoolServiceStub(channel)
     present = await stub.ListAccounts(pool.ListAccountsRequest(), timeout=_DEADLINE_S)
     # Whoever has accounts, even disabled ones, has decided what this house works with.
@@ -69,7 +75,7 @@ async def _furnish_accounts(channel: grpc.aio.Channel) -> None:
         request = pool.CreateAccountRequest(
             provider="sandbox",
             label=label,
-            serves_live=True,
+            serves_live=serves_live,
             serves_test=True,
             concurrency_limit=concurrency,
             balance_millis=balance_credits * 1000,

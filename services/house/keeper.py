@@ -33,13 +33,13 @@ async def keep_house(settings: Settings, environ: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _asked_to_stop, stop, children)
-    layout, lock = take_possession(settings.var)
+    layout, lock = take_possession(settings.folder)
     with lock:
         ports = wiring.choose_ports(settings.port)
         await create_missing_databases(settings, layout)
         children += [
             Child(name, wiring.environment(name, settings, layout, ports) | dict(environ), layout.log(name))
-            for name in wiring.SERVICES
+            for name in wiring.services_of(settings)
         ]
         try:
             await _until_stopped(stop, _run(children, layout, ports))

@@ -13,8 +13,19 @@ from typing import IO
 from services.chassis.errors import Kind, ServiceError
 
 _KEY_BYTES = 32
-_FOLDERS = ("billing", "jobs", "provider_pool", "media", "references", "sandbox", "outbox", "logs", "keys")
-_SECRETS = ("api_key_pepper", "media_signing", "access_tokens")
+_FOLDERS = (
+    "billing",
+    "jobs",
+    "provider_pool",
+    "media",
+    "references",
+    "results",
+    "sandbox",
+    "outbox",
+    "logs",
+    "keys",
+)
+_SECRETS = ("api_key_pepper", "media_signing", "access_tokens", "simulated_accounts")
 _RINGS = ("vault_ring", "webhook_ring")
 
 
@@ -42,8 +53,16 @@ class Layout:
         return self.root / "references"
 
     @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
     def sandbox(self) -> Path:
         return self.root / "sandbox"
+
+    @property
+    def simulator_state(self) -> Path:
+        return self.root / "simulator.json"
 
     @property
     def outbox(self) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from services.chassis.settings import log_level, setting, whole_number
+from services.chassis.settings import log_level, one_of, setting, whole_number
 
 
 def postgresql_server(text: str) -> str:
@@ -34,6 +34,13 @@ class Settings:
     var: Path = setting(
         "ATELIER_VAR", default=Path("var"), help="the folder for databases, media, keys and logs", parse=Path
     )
+    providers: str = setting(
+        "ATELIER_PROVIDERS",
+        default="sandbox",
+        help="who serves live jobs: `sandbox` draws here, `simulated` starts the providers' own APIs, played "
+        "from their documents on this machine; the latter lives in the folder `simulated` in the one above",
+        parse=one_of("sandbox", "simulated"),
+    )
     database_url: str = setting(
         "ATELIER_DATABASE_URL",
         default="",
@@ -47,3 +54,13 @@ class Settings:
         help="debug, info, warning or error",
         parse=log_level,
     )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether live jobs go to simulated providers."""
+        return self.providers == "simulated"
+
+    @property
+    def folder(self) -> Path:
+        """Where this house lives: what simulated accounts earned never mixes with anything else."""
+        return self.var / "simulated" if self.is_simulated else self.var

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from urllib.parse import urlsplit, urlunsplit
 
 from services.chassis.errors import Kind, ServiceError
@@ -14,9 +15,18 @@ from services.house.settings import Settings
 
 _LOOPBACK = "127.0.0.1"
 # In the order in which they are stopped: whoever calls others goes before those it calls.
-SERVICES = ("gateway", "jobs", "provider_pool", "billing")
+_SERVICES = ("gateway", "jobs", "provider_pool", "billing")
+_SIMULATOR = "simulator"
 _DATABASES = ("billing", "jobs", "provider_pool")
-_PREFIXES = {"billing": "BILLING", "jobs": "JOBS", "provider_pool": "POOL", "gateway": "GATEWAY"}
+_PREFIXES = {
+    "billing": "BILLING",
+    "jobs": "JOBS",
+    "provider_pool": "POOL",
+    "gateway": "GATEWAY",
+    _SIMULATOR: "SIMULATOR",
+}
+# A house for a look around shows in seconds what takes the real providers minutes.
+_SIMULATED_PACE = "10"
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,12 @@ class Ports:
     public: int
     grpc: Mapping[str, int]
     operations: Mapping[str, int]
+    simulator: int
+
+
+def services_of(settings: Settings) -> tuple[str, ...]:
+    """What a house consists of, in the order in which it is stopped."""
+    return (*_SERVICES, _SIMULATOR) if settings.is_simulated else _SERVICES
 
 
 def choose_ports(public: int) -> Ports:
@@ -35,13 +51,12 @@ def choose_ports(public: int) -> Ports:
     same when one is started again.
     """
     with ExitStack() as held:
-        free = [
-            held.enter_context(_bound(0)).getsockname()[1] for _ in range(len(_DATABASES) + len(SERVICES))
-        ]
+        free = (held.enter_context(_bound(port)).getsockname()[1] for port in repeat(0))
+        grpc = dict(zip(_DATABASES, free, strict=False))
+        operations = dict(zip(_PREFIXES, free, strict=False))
+        simulator = next(free)
         chosen = held.enter_context(_bound(public)).getsockname()[1]
-    grpc = dict(zip(_DATABASES, free, strict=False))
-    operations = dict(zip(SERVICES, free[len(_DATABASES) :], strict=True))
-    return Ports(public=chosen, grpc=grpc, operations=operations)
+    return Ports(chosen, grpc, operations, simulator)
 
 
 def _bound(port: int) -> socket.socket:
@@ -75,8 +90,17 @@ def environment(service: str, settings: Settings, layout: Layout, ports: Ports) 
     if service in _DATABASES:
         chosen["DATABASE_URL"] = database_url(settings, layout, service)
         chosen["GRPC_LISTEN"] = f"{_LOOPBACK}:{ports.grpc[service]}"
+    if service == _SIMULATOR:
+        chosen |= {
+            "LISTEN": f"{_LOOPBACK}:{ports.simulator}",
+            "STATE_FILE": str(layout.simulator_state),
+            "PACE": _SIMULATED_PACE,
+        }
     if service in {"jobs", "gateway"}:
         chosen["BILLING_ADDRESS"] = f"{_LOOPBACK}:{ports.grpc['billing']}"
+    if service == "provider_pool" and settings.is_simulated:
+        # Real providers cannot reach this machine; simulated ones can.
+        chosen["PUBLIC_URL"] = f"http://{_LOOPBACK}:{ports.public}"
     chosen |= _own_settings(service, layout, ports)
     return {prefix + name: value for name, value in chosen.items()}
 
@@ -93,6 +117,7 @@ def _own_settings(service: str, layout: Layout, ports: Ports) -> dict[str, str]:
             "VAULT_KEY_RING_FILE": str(layout.key("vault_ring")),
             "MEDIA_FOLDER": str(layout.media),
             "REFERENCES_FOLDER": str(layout.references),
+            "RESULTS_FOLDER": str(layout.results),
             "SANDBOX_FOLDER": str(layout.sandbox),
         }
     if service == "jobs":

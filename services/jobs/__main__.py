@@ -1,4 +1,4 @@
-"""`python -m services.jobs [serve | migrate | verify-webhook]`."""
+"""`python -m services.jobs [serve | migrate | rewrap | verify-webhook]`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from services.chassis.database import migrate
 from services.chassis.process import run
 from services.chassis.settings import Secret, load
 from services.jobs.serving import serve
-from services.jobs.settings import MIGRATIONS, Settings, StorageSettings
+from services.jobs.settings import MIGRATIONS, SealingSettings, Settings, StorageSettings
 from services.jobs.verify_webhook import check, read_headers
+from services.jobs.webhooks.rewrapping import rewrap_stored
 
 _VERIFYING = """Checks the headers and the body of a webhook as its receiver would, and says what is wrong.
 The secret may also be in $ATELIER_WEBHOOK_SECRET, where no list of processes shows it.
@@ -23,10 +24,15 @@ Of two files one may be -, standard input. Exit codes: 0 genuine, 1 not, 2 wrong
 
 
 async def main(command: str) -> None:
-    settings = load(Settings if command == "serve" else StorageSettings, os.environ)
+    wanted: dict[str, type[StorageSettings]] = {"serve": Settings, "rewrap": SealingSettings}
+    settings = load(wanted.get(command, StorageSettings), os.environ)
     logs.configure("jobs", settings.log_level)
     if isinstance(settings, Settings):
         await serve(settings)
+    elif isinstance(settings, SealingSettings):
+        done = await rewrap_stored(settings.database_url.reveal(), settings.sealing_keys())
+        print(done.as_text())
+        sys.exit(1 if done.broken else 0)
     else:
         await migrate(settings.database_url.reveal(), MIGRATIONS)
 
@@ -47,9 +53,10 @@ def _content(name: str) -> bytes:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.jobs")
-    commands = parser.add_subparsers(dest="command", metavar="serve | migrate | verify-webhook")
+    commands = parser.add_subparsers(dest="command", metavar="serve | migrate | rewrap | verify-webhook")
     commands.add_parser("serve", help="serve until asked to stop (the default)")
     commands.add_parser("migrate", help="bring the database up to date")
+    commands.add_parser("rewrap", help="seal all webhook secrets under the first of the sealing keys")
     verifying = commands.add_parser("verify-webhook", help="check a webhook", description=_VERIFYING)
     secret = os.environ.get("ATELIER_WEBHOOK_SECRET", "")
     verifying.add_argument("--secret", default=secret, required=not secret, help="whsec_…")

@@ -16,6 +16,7 @@ class Active:
         "cut_short",
         "due_s",
         "failures",
+        "hinted",
         "job",
         "polls",
         "progress",
@@ -34,6 +35,8 @@ class Active:
         self.failures = 0
         self.polls = 0
         self.due_s = 0.0
+        # The provider has something to say that the question under way may be too early for.
+        self.hinted = False
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         # 0 while it waits for no poll.
@@ -49,6 +52,7 @@ class Active:
         """Waits for nothing any more; an answer that is still on its way means nothing to it."""
         self.slot = 0
         self.question = None
+        self.hinted = False
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

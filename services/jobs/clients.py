@@ -262,6 +262,10 @@ class PoolClient(ServiceLink):
                 for room in news.rooms
             ]
 
+    async def watch_hints(self) -> AsyncIterator[Sequence[str]]:
+        async for news in self._stub.WatchHints(pool.WatchHintsRequest()):
+            yield news.attempt_ids
+
 
 def _generation(job: Job) -> pool.Generation:
     made = job.generation

@@ -15,6 +15,7 @@ from services.jobs.changes import Changes
 from services.jobs.commits import Commits
 from services.jobs.deletions import Deletions
 from services.jobs.dispatcher import Dispatcher
+from services.jobs.hints import Hints
 from services.jobs.intake import Intake
 from services.jobs.ownership import Ownership
 from services.jobs.recall import Recall
@@ -84,6 +85,7 @@ class Engine:
         self.servicer = JobsServicer(self._intake, status, self.wishes, self.store, clock)
         self.telling = Telling(database, self.store.outbox, terms or Terms(), self.ownership, clock)
         self.servicer.tells_through(self.telling, clock)
+        self._hints = Hints(clients.pool, self.runner, clock)
         self._renewal = Renewal(self.runner, self._dispatcher, self.ownership, clients, clock, timing)
         self.reconciler = Reconciler(
             self.store, clients, self.runner, self._dispatcher, self.ownership, clock, timing
@@ -105,6 +107,7 @@ class Engine:
             self.ownership.claim_forever,
             self._dispatcher.watch,
             self._dispatcher.run,
+            self._hints.watch,
             self._renewal.run,
             self.reconciler.run,
             self.recall.run,

@@ -26,6 +26,11 @@ POLL_LAG_SECONDS = Histogram(
     "How much later than planned a job was looked at.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
+HINTS = Counter(
+    "atelier_jobs_hints_total",
+    "Attempts that a provider said something about, by whether a job waited for it here.",
+    ["outcome"],
+)
 LEASES_LOST = Counter("atelier_jobs_epoch_losses_total", "Jobs dropped because another worker owns them.")
 DECLARED_DEAD = Counter(
     "atelier_jobs_declared_dead_total", "Times this process was declared dead by another."

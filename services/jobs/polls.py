@@ -53,6 +53,8 @@ class Polls:
 
     def wait(self, active: Active, delay_s: float) -> None:
         """Asks about the job after `delay_s`, unless it rests before."""
+        if active.hinted:
+            active.hinted, delay_s = False, 0.0
         loop = asyncio.get_running_loop()
         active.due_s = loop.time() + delay_s
         active.slot = slot = math.ceil(active.due_s / _SLOT_S)
@@ -64,6 +66,13 @@ class Polls:
         heapq.heappush(self._order, slot)
         if self._order[0] == slot:
             self._set_timer()
+
+    def hasten(self, active: Active) -> None:
+        """Asks about a job that waits as soon as it can; about one that is being asked about, once more after that."""
+        if active.slot:
+            self.wait(active, 0.0)
+        elif active.question is not None:
+            active.hinted = True
 
     async def stop(self) -> None:
         """Asks nothing more, and tells nothing more."""

@@ -166,6 +166,19 @@ class Runner:
         else:
             self._go(active, outcome)
 
+    def hinted(self, attempt_id: str) -> bool:
+        """A provider says that something has happened: asks soon, if the attempt is one of a job that waits for it here."""
+        active = self._active.get(attempt_id.rpartition(":")[0])
+        if active is None or self._leaving or active.job.attempt_id != attempt_id:
+            return False
+        if active.job.state is JobState.RUNNING and active.task is None:
+            self._polls.hasten(active)
+            return True
+        if active.job.state is JobState.UNKNOWN and active.timer is not None:
+            self._go(active)
+            return True
+        return False
+
     def drop_all(self) -> None:
         """Forgets every job at once: somebody else owns them."""
         self._wake_nobody()

@@ -56,7 +56,26 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StorageSettings, EgressSettings, EgressCaSettings):
+class SealingSettings(StorageSettings):
+    """What it takes to seal webhook secrets anew."""
+
+    sealing_keys_file: Path | None = setting(
+        "ATELIER_JOBS_SEALING_KEYS_FILE",
+        default=None,
+        parse=Path,
+        help="the keys that seal customers' webhook secrets, `<key id> <base64 of 32 bytes>` a line, the first seals; "
+        "made where there is none. Webhooks are sent where this, the media signing key and the public URL are set",
+    )
+
+    def sealing_keys(self) -> Path:
+        """Where the keys are. Raises SettingsError where nothing says so."""
+        if self.sealing_keys_file is None:
+            raise SettingsError(["ATELIER_JOBS_SEALING_KEYS_FILE is missing: nothing is sealed without it"])
+        return self.sealing_keys_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(SealingSettings, EgressSettings, EgressCaSettings):
     """Defaults are production's; the waits are settings so that tests need not sit them out."""
 
     billing_address: str = setting(
@@ -149,13 +168,6 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         parse=decimal_number(0, _DAY_S),
     )
 
-    sealing_keys_file: Path | None = setting(
-        "ATELIER_JOBS_SEALING_KEYS_FILE",
-        default=None,
-        parse=Path,
-        help="the keys that seal customers' webhook secrets, `<key id> <base64 of 32 bytes>` a line, the first seals; "
-        "made where there is none. Webhooks are sent where this and the two below are set",
-    )
     media_signing_keys: Secret | None = setting(
         "ATELIER_JOBS_MEDIA_SIGNING_KEY_FILE",
         default=None,

@@ -1,4 +1,4 @@
-"""`python -m services.provider_pool [serve | migrate | check-url | check-image]`."""
+"""`python -m services.provider_pool [serve | migrate | rewrap | check-url | check-image]`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ CHECKS = {
 async def main(command: str) -> None:
     from services.chassis import logs
     from services.chassis.settings import load
-    from services.provider_pool.settings import MIGRATIONS, Settings, StorageSettings
+    from services.provider_pool.settings import MIGRATIONS, Settings, StorageSettings, VaultSettings
 
-    settings = load(Settings if command == "serve" else StorageSettings, os.environ)
+    wanted: dict[str, type[StorageSettings]] = {"serve": Settings, "rewrap": VaultSettings}
+    settings = load(wanted.get(command, StorageSettings), os.environ)
     logs.configure("provider_pool", settings.log_level)
     if isinstance(settings, Settings):
         from services.provider_pool.serving import serve
 
         await serve(settings)
+    elif isinstance(settings, VaultSettings):
+        from services.provider_pool.rewrapping import rewrap_stored
+
+        done = await rewrap_stored(settings.database_url.reveal(), settings.vault_key_ring_file)
+        print(done.as_text())
+        sys.exit(1 if done.broken else 0)
     else:
         from services.chassis.database import migrate
 
@@ -38,6 +45,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command")
     commands.add_parser("serve", help="run the service (the default)")
     commands.add_parser("migrate", help="bring the database up to date")
+    commands.add_parser("rewrap", help="seal all credentials under the first key of the ring")
     for name in sorted(CHECKS.keys() - {chosen}):
         commands.add_parser(name, help="say why a reference is refused, or is not")
     if chosen in CHECKS:

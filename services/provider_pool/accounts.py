@@ -1,4 +1,4 @@
-"""Accounts as operators add and change them, and their credentials as adapters get to use them."""
+"""Accounts as operators add and change them and as checks find them, and their credentials as adapters get to use them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.ids import new_id
 from services.chassis.settings import Secret
-from services.provider_pool import errors
-from services.provider_pool.adapters.interface import AccountAccess
+from services.provider_pool import balances, errors, health
+from services.provider_pool.adapters.interface import AccountAccess, AccountStatus
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.pool import TEST_PROVIDER, Account, AccountState
+from services.provider_pool.failures import CREDENTIAL_CAUSES
+from services.provider_pool.health import Fault
+from services.provider_pool.pool import TEST_PROVIDER, WHOLE_ACCOUNT, Account, AccountState
 from services.provider_pool.store import accounts as store
 from services.provider_pool.store.accounts import AccountRecord
-from services.provider_pool.vault import KeyRing
+from services.provider_pool.vault import KeyRing, SealBroken
 
 ACCESS_KEPT_S: Final = 5.0
 """How long another replica's change of an account's options may go unnoticed here."""
@@ -56,19 +58,27 @@ class Accounts:
         self._capacity = capacity
         self._lent: dict[str, tuple[float, AccountAccess]] = {}
 
+    def draft(
+        self, provider: str, label: str, credentials: Mapping[str, Secret], terms: Terms
+    ) -> AccountRecord:
+        """An account as it would be added. Raises UNKNOWN_PROVIDER and INVALID_REQUEST."""
+        self._catalog.adapter(provider)
+        record = AccountRecord(Account(new_id("acc"), provider), label, {}, self._clock.now_ms())
+        return self._changed(record, terms, credentials)
+
     async def create(
         self, provider: str, label: str, credentials: Mapping[str, Secret], terms: Terms
     ) -> AccountRecord:
-        """Add an account. Raises UNKNOWN_PROVIDER, ACCOUNT_EXISTS, INVALID_REQUEST."""
-        self._catalog.adapter(provider)
-        now_ms = self._clock.now_ms()
-        record = AccountRecord(Account(new_id("acc"), provider), label, {}, now_ms)
-        record = self._changed(record, terms, credentials)
+        """Add an account unchecked. Raises UNKNOWN_PROVIDER, ACCOUNT_EXISTS, INVALID_REQUEST."""
+        return await self.add(self.draft(provider, label, credentials, terms), credentials)
+
+    async def add(self, record: AccountRecord, credentials: Mapping[str, Secret]) -> AccountRecord:
+        """Add an account that was drafted. Raises ACCOUNT_EXISTS."""
         sealed = self._ring.seal(record.account.account_id, credentials)
         if not await self._database.write(
             lambda connection: store.insert_account(connection, record, sealed)
         ):
-            raise errors.account_exists(label)
+            raise errors.account_exists(record.label)
         self._capacity.improved()
         return record
 
@@ -87,7 +97,8 @@ class Accounts:
         """Change what is given. Raises ACCOUNT_NOT_FOUND and INVALID_REQUEST."""
 
         def work(connection: Connection) -> AccountRecord:
-            record = self._changed(_locked(connection, account_id), terms, {})
+            secrets = self._opened(account_id, store.load_sealed(connection, account_id))
+            record = self._changed(_locked(connection, account_id), terms, secrets)
             store.update_account(connection, record)
             return record
 
@@ -97,31 +108,78 @@ class Accounts:
         return record
 
     async def reset(self, account_id: str) -> AccountRecord:
-        """Close all breakers of the account. Raises ACCOUNT_NOT_FOUND."""
+        """Close all breakers of the account, and forget how few tasks at once it seemed to have. Raises ACCOUNT_NOT_FOUND."""
 
         def work(connection: Connection) -> AccountRecord:
-            _locked(connection, account_id)
+            account = _locked(connection, account_id).account
             store.delete_breakers(connection, account_id)
+            store.save_learnt(connection, replace(account, concurrency_learnt=0, successes=0))
             return _locked(connection, account_id)
 
         record = await self._database.write(work)
         self._capacity.improved()
         return record
 
-    async def close_breakers(self, account_id: str, seen: Account, balance_millis: int | None) -> None:
-        """A check of the account passed: close the breakers that were out when it was `seen`, and note the balance."""
+    async def replace_credentials(self, account_id: str, credentials: Mapping[str, Secret]) -> AccountRecord:
+        """Seal these in the place of the account's, and close the breakers that waited for them. Raises ACCOUNT_NOT_FOUND."""
+        sealed = self._ring.seal(account_id, credentials)
+
+        def work(connection: Connection) -> AccountRecord:
+            record = _locked(connection, account_id)
+            store.save_sealed(connection, account_id, sealed)
+            waited = [
+                model for model, one in record.account.breakers.items() if one.cause in CREDENTIAL_CAUSES
+            ]
+            store.save_breakers(connection, {(account_id, model): health.CLOSED for model in waited})
+            return _locked(connection, account_id)
+
+        record = await self._database.write(work)
+        self._lent.pop(account_id, None)
+        self._capacity.improved()
+        return record
+
+    async def passed(
+        self, seen: Account, status: AccountStatus, asked_at_ms: int, *, close: bool = False
+    ) -> None:
+        """A check passed of an account that was `seen` before: note what it told, and let a job try what was out.
+
+        `close`: an operator asked for it, and what was out is closed.
+        """
+        tells = (status.balance_millis, status.renews_at_ms, status.concurrency_limit)
+        if all(one is None for one in tells) and not any(one.is_out for one in seen.breakers.values()):
+            return
+        now_ms = self._clock.now_ms()
 
         def work(connection: Connection) -> None:
-            now = store.lock_accounts(connection, [account_id]).get(account_id)
-            for model, breaker in now.breakers.items() if now is not None else ():
-                # One that opened again since then knows more than the check.
-                if breaker.is_out and seen.breakers.get(model) == breaker:
-                    store.delete_breakers(connection, account_id, model)
-            if balance_millis is not None:
-                store.save_balances(connection, {account_id: balance_millis})
+            now = store.lock_accounts(connection, [seen.account_id]).get(seen.account_id)
+            if now is None:
+                return
+            after = balances.told(now, seen, status, asked_at_ms)
+            if after != now:
+                store.save_told(connection, after)
+            # One that opened again since then knows more than the check.
+            out = {
+                (seen.account_id, model): health.CLOSED if close else health.after_check(breaker, now_ms)
+                for model, breaker in now.breakers.items()
+                if breaker.is_out and seen.breakers.get(model) == breaker
+            }
+            store.save_breakers(connection, out)
 
         await self._database.write(work)
         self._capacity.improved()
+
+    async def faulted(self, account_id: str, fault: Fault) -> None:
+        """A check of the account failed for a reason that lies with it."""
+        now_ms = self._clock.now_ms()
+
+        def work(connection: Connection) -> None:
+            account = store.lock_accounts(connection, [account_id]).get(account_id)
+            if account is not None:
+                before = account.breakers.get(WHOLE_ACCOUNT, health.CLOSED)
+                after = health.after_fault(before, fault, now_ms)
+                store.save_breakers(connection, {(account_id, WHOLE_ACCOUNT): after})
+
+        await self._database.write(work)
 
     async def load(self) -> dict[str, Account]:
         """All accounts as the rules see them, by id."""
@@ -149,8 +207,15 @@ class Accounts:
         self._lent[account_id] = (asked_s, access)
         return access
 
+    def _opened(self, account_id: str, sealed: bytes | None) -> Mapping[str, Secret] | None:
+        try:
+            return None if sealed is None else self._ring.open(account_id, sealed)
+        except SealBroken:
+            # An account that cannot be used can still be drained.
+            return None
+
     def _changed(
-        self, record: AccountRecord, terms: Terms, credentials: Mapping[str, Secret]
+        self, record: AccountRecord, terms: Terms, credentials: Mapping[str, Secret] | None
     ) -> AccountRecord:
         names = (
             "state",
@@ -166,10 +231,11 @@ class Accounts:
         given = {name: value for name in names if (value := getattr(terms, name)) is not None}
         options = record.options if terms.options is None else terms.options
         changed = AccountRecord(replace(record.account, **given), record.label, options, record.created_at_ms)
-        self._check(changed, credentials)
+        self.check(changed, credentials)
         return changed
 
-    def _check(self, record: AccountRecord, credentials: Mapping[str, Secret]) -> None:
+    def check(self, record: AccountRecord, credentials: Mapping[str, Secret] | None) -> None:
+        """Raises INVALID_REQUEST, of an account that cannot be used as it is; None: nobody knows its credentials."""
         account = record.account
         unknown = account.models - self._catalog.models(account.provider)
         if unknown:
@@ -180,7 +246,8 @@ class Accounts:
             raise errors.invalid_request(
                 "serves_test", f"is for accounts of the provider {TEST_PROVIDER!r} only"
             )
-        complaint = self._catalog.adapter(account.provider).complaint(record.options, credentials)
+        adapter = self._catalog.adapter(account.provider)
+        complaint = None if credentials is None else adapter.complaint(record.options, credentials)
         if complaint is not None:
             raise errors.invalid_request("options", f"cannot be used: {complaint}")
 

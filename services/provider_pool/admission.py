@@ -34,6 +34,8 @@ POLLED_LIMIT: Final = 1_000
 MAX_WAIT_LIMIT_MS: Final = 10_000
 PAIRS_LIMIT: Final = 50
 VALUE_LIMIT_CHARACTERS: Final = 10_000
+HINT_LIMIT_BYTES: Final = 1024 * 1024
+HINT_HEADERS_LIMIT: Final = 100
 PAGE: Final = 100
 PAGE_LIMIT: Final = 1_000
 
@@ -188,13 +190,13 @@ def generation(message: pb.Generation) -> Generation:
 
 
 def new_account(request: pb.CreateAccountRequest) -> accounts.Terms:
-    """What the operator sets of a new account. No weight is the weight of one."""
+    """What the operator sets of a new account. No weight is the weight of one; no limit is what the provider says."""
     return accounts.Terms(
         state=AccountState.ACTIVE,
         models=_models(request.models),
         serves_live=request.serves_live,
         serves_test=request.serves_test,
-        concurrency_limit=number("concurrency_limit", request.concurrency_limit, 1, COUNT_LIMIT),
+        concurrency_limit=number("concurrency_limit", request.concurrency_limit, 0, COUNT_LIMIT),
         balance_millis=_amount(request.balance_millis),
         renews_at_ms=number("renews_at_ms", request.renews_at_ms, 0, AMOUNT_LIMIT_MILLIS),
         priority=request.priority,
@@ -295,3 +297,12 @@ def _models(values: Iterable[str]) -> frozenset[str]:
     if len(listed) > COUNT_LIMIT:
         raise errors.invalid_request("models", "holds too many")
     return listed
+
+
+def hint(request: pb.TakeHintRequest) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of what a provider sent, by lower-case names."""
+    if len(request.headers) > HINT_HEADERS_LIMIT:
+        raise errors.invalid_request("headers", f"must be at most {HINT_HEADERS_LIMIT}")
+    if len(request.body) > HINT_LIMIT_BYTES:
+        raise errors.invalid_request("body", f"must have at most {HINT_LIMIT_BYTES} bytes")
+    return {name.lower(): value for name, value in request.headers.items()}, request.body

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace as with_fields
 from typing import cast
 
 from msgspec.structs import replace
@@ -20,8 +21,10 @@ from services.provider_pool import codec, errors, meters
 from services.provider_pool.adapters.interface import TaskRef
 from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
 from services.provider_pool.capacity import Capacity
+from services.provider_pool.history import Event, Notes, events_of, whole
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item, kind_of
 from services.provider_pool.store import attempts as store
+from services.provider_pool.store import events
 from services.provider_pool.store.accounts import lock_accounts
 
 CACHED_ATTEMPTS = 50_000
@@ -29,6 +32,9 @@ CACHED_ATTEMPTS = 50_000
 
 CACHED_ENDED = 2_000
 """Attempts that have ended are asked for once or twice more, within seconds."""
+
+SKEW_MS = 5_000
+"""A provider's clock may be behind ours by this much."""
 
 _RETRY_PAUSE_S = 0.5
 
@@ -43,6 +49,7 @@ class AttemptLog:
         self._running: OrderedDict[str, Attempt] = OrderedDict()
         self._ended: OrderedDict[str, Attempt] = OrderedDict()
         self._numbers = itertools.count(1)
+        self._notes = Notes()
         self._commits: GroupCommit[Item, Answer] = GroupCommit(
             database, store.apply, name="attempts", kind=kind_of
         )
@@ -60,8 +67,16 @@ class AttemptLog:
 
     async def change(self, change: Change) -> Attempt:
         """Record what became of an attempt; its record afterwards."""
+        noted = self._notes.of(change.attempt_id) if change.to is not None else []
+        if noted:
+            change = with_fields(change, events=(*noted, *change.events))
         attempt = cast("Attempt", await self._commits.submit(change))
         self._remember(attempt)
+        if noted:
+            self._notes.forget(change.attempt_id)
+        for signal in change.signals:
+            if signal.fault is not None:
+                meters.FAULTS.labels(attempt.provider, signal.fault.cause).inc()
         if change.signals or change.cost_millis is not None:
             # A cost that turns out lower than what was booked leaves the account with more, too.
             self._capacity.improved()
@@ -112,17 +127,32 @@ class AttemptLog:
         return found
 
     async def adopt(self, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
-        """Make the oldest of these tasks that no attempt has this one's; None if there is none, or it cannot be told yet."""
+        """Make the oldest of these tasks that no attempt has this one's; None if there is none.
+
+        It comes back `unknown` where that cannot be told yet: a task may be another's that is being sent.
+        """
+        noted, now_ms = self._notes.of(attempt.attempt_id), self._clock.now_ms()
         adopted = await crash_points.committed(
             self._database.write,
             "attempt_adopted",
-            lambda connection: _adopt(connection, attempt, candidates),
+            lambda connection: _adopt(connection, attempt, candidates, noted, now_ms),
         )
-        if adopted is not None:
+        if adopted is not None and adopted.state is not AttemptState.UNKNOWN:
+            self._notes.forget(attempt.attempt_id)
             self._remember(adopted)
         return adopted
 
-    async def mark_orphans(self, answer_by_ms: int) -> list[str]:
+    def note(self, attempt_id: str, what: str, detail: str = "") -> None:
+        """Remember something that changes nothing; it is written when the attempt changes next."""
+        self._notes.add(attempt_id, Event(self._clock.now_ms(), what, detail))
+
+    async def history(self, attempt_id: str) -> tuple[Attempt, list[Event]]:
+        """An attempt and all that is known to have happened to it, oldest first. Raises ATTEMPT_NOT_FOUND."""
+        attempt = await self.get(attempt_id, fresh=True)
+        written = await self._database.read(lambda connection: events.load_events(connection, attempt_id))
+        return attempt, whole(attempt, [*written, *self._notes.of(attempt_id)])
+
+    async def mark_orphans(self, answer_by_ms: Callable[[str], int]) -> list[str]:
         """Put attempts whose sender is gone in doubt."""
         me, alone, now_ms = self.process_id, self._database.sole_owner, self._clock.now_ms()
         return await crash_points.committed(
@@ -172,18 +202,24 @@ def _keep(cache: OrderedDict[str, Attempt], attempt: Attempt, limit: int) -> Non
         cache.popitem(last=False)
 
 
-def _adopt(connection: Connection, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
+def _adopt(
+    connection: Connection,
+    attempt: Attempt,
+    candidates: Sequence[TaskRef],
+    noted: Sequence[Event],
+    now_ms: int,
+) -> Attempt | None:
     # One adoption on an account at a time: of two twins in doubt, the second must see what the first took.
     lock_accounts(connection, [attempt.account_id])
     current = store.lock_attempts(connection, [attempt.attempt_id]).get(attempt.attempt_id)
     if current is None or current.state is not AttemptState.UNKNOWN:
         return current
-    if store.has_twin_in_flight(connection, current):
-        return None
     owned = store.owned_tasks(connection, current.account_id, [task.task_id for task in candidates])
-    free = [task for task in candidates if task.task_id not in owned]
+    unowned = [task for task in candidates if task.task_id not in owned]
+    sending_since_ms = store.sending_since_ms(connection, current) if unowned else None
+    free = [task for task in unowned if _is_decided(task, current, sending_since_ms)]
     if not free:
-        return None
+        return current if unowned else None
     task = min(free, key=lambda found: (found.submitted_at_ms, found.task_id))
     adopted = replace(
         current,
@@ -195,4 +231,12 @@ def _adopt(connection: Connection, attempt: Attempt, candidates: Sequence[TaskRe
         failure=None,
     )
     store.save_attempts(connection, [adopted])
+    events.add_events(connection, {adopted.attempt_id: [*noted, *events_of(current, adopted, now_ms)]})
     return adopted
+
+
+def _is_decided(task: TaskRef, attempt: Attempt, sending_since_ms: int | None) -> bool:
+    """Whether the task cannot be one that is being sent at this moment."""
+    if sending_since_ms is None or task.task_id == attempt.attempt_id:
+        return True
+    return task.submitted_at_ms < sending_since_ms - SKEW_MS

@@ -117,8 +117,14 @@ def may_follow(state: AttemptState, then: AttemptState) -> bool:
     return then in _FOLLOWS[state]
 
 
-def may_become(attempt: Attempt, then: AttemptState) -> bool:
-    """`may_follow`, and: what is in the media store is not undone by whoever else looked for it at the provider."""
+def may_become(attempt: Attempt, then: AttemptState, seen: AttemptState | None = None) -> bool:
+    """`may_follow`, and: what is in the media store is not undone by whoever else looked for it at the provider.
+
+    `seen`: the state that whoever asks for it knows of. A success is undone only by who knows of it, not by a poll that
+    says something else later.
+    """
+    if attempt.state is AttemptState.SUCCEEDED and seen is not AttemptState.SUCCEEDED:
+        return False
     return may_follow(attempt.state, then) and not attempt.collected
 
 

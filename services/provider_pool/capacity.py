@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Final, TypeAlias
 
 from services.chassis.clock import Clock
@@ -34,7 +34,7 @@ class Capacity:
 
     def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
         self._database = database
-        self._models = {name: sorted(catalog.models(name)) for name in catalog.adapters}
+        self._catalog = catalog
         self._clock = clock
         self._wake = asyncio.Event()
         self._told = False
@@ -66,7 +66,7 @@ class Capacity:
             self._watchers.discard(news)
 
     async def run(self) -> float:
-        """Wait for a change, for a breaker to half-open, or for other replicas; tell, and say when to wait again, in seconds."""
+        """Wait for a change, for an account that opens again, or for other replicas; tell, and say when to wait again, in seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pause_s()):
                 await self._wake.wait()
@@ -87,11 +87,11 @@ class Capacity:
                 raise
             self._tell(accounts, told=told)
 
-    def _tell(self, accounts: Iterable[Account], *, told: bool) -> None:
+    def _tell(self, accounts: Collection[Account], *, told: bool) -> None:
         now_ms, before = self._clock.now_ms(), self._rooms
-        self._rooms = pool.rooms(accounts, self._models, now_ms)
-        opening = (one.reopens_at_ms for account in accounts for one in account.breakers.values())
-        self._opens_at_ms = min((at_ms for at_ms in opening if at_ms > now_ms), default=0)
+        market = self._catalog.market
+        self._rooms = pool.rooms(accounts, self._catalog.on_offer(now_ms), now_ms, market)
+        self._opens_at_ms = pool.opens_at_ms(accounts, now_ms, market)
         # Beside other replicas a slot may be taken and freed again between two looks: whatever is free is worth telling.
         seen = {} if not self._database.sole_owner else before
         if told or any(free > seen.get(room, 0) for room, free in self._rooms.items()):

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
+from services.chassis.clock import Clock
 from services.provider_pool import errors
 from services.provider_pool.adapters.interface import (
+    AccountAccess,
     Adapter,
+    Context,
     CostEstimate,
     Generation,
     ModelSpec,
     ReferenceFile,
     Terms,
 )
+from services.provider_pool.market import Market, Provider, band_of
+from services.provider_pool.pace import pace_of
+
+PRICE_BAND = 0.1
+"""Accounts that are a tenth dearer than the cheapest are as good: below that, rules of cost are no more exact themselves."""
+
+Lends: TypeAlias = Callable[[AccountAccess, Clock], Context]
+"""What an account's adapter may use while it makes one call."""
+
+
+def lends_a_clock(account: AccountAccess, clock: Clock) -> Context:
+    """For providers that are reached by no call, as the sandbox."""
+    return Context(clock)
 
 
 class Catalog:
@@ -25,7 +42,10 @@ class Catalog:
         *,
         unknown_window_s: float | None = None,
         resubmit_once: frozenset[str] = frozenset(),
+        lends: Lends = lends_a_clock,
+        price_band: float = PRICE_BAND,
     ) -> None:
+        self._lends = lends
         self._adapters = {adapter.name: adapter for adapter in adapters}
         self._specs = {
             (name, spec.model): spec for name, adapter in self._adapters.items() for spec in adapter.models()
@@ -34,6 +54,16 @@ class Catalog:
             name: _terms(adapter.terms, unknown_window_s, name in resubmit_once)
             for name, adapter in self._adapters.items()
         }
+        # Looked up for every lease.
+        self._offers: dict[str, list[tuple[str, ModelSpec]]] = {}
+        for (provider, model), spec in self._specs.items():
+            self._offers.setdefault(model, []).append((provider, spec))
+        limits = {name: spec.concurrency_limit for name, spec in self._specs.items()}
+        self.market = Market(
+            {name: _provider(terms) for name, terms in self._terms.items()},
+            {name: limit for name, limit in limits.items() if limit},
+            band_of(price_band),
+        )
 
     @property
     def adapters(self) -> Mapping[str, Adapter]:
@@ -52,6 +82,10 @@ class Catalog:
             raise errors.unknown_provider(provider)
         return adapter
 
+    def context(self, account: AccountAccess, clock: Clock) -> Context:
+        """What the account's adapter is lent for one call."""
+        return self._lends(account, clock)
+
     def terms(self, provider: str) -> Terms:
         """How this provider is dealt with. Raises UNKNOWN_PROVIDER."""
         self.adapter(provider)
@@ -61,20 +95,33 @@ class Catalog:
         """The model at this provider, if it serves it."""
         return self._specs.get((provider, model))
 
+    @property
+    def longest_s(self) -> dict[tuple[str, str], int]:
+        """By provider and model, of those that have a limit of their own: how long a task may run."""
+        return {pair: spec.longest_s for pair, spec in self._specs.items() if spec.longest_s}
+
     def models(self, provider: str) -> frozenset[str]:
         """Every model that the provider's adapter serves."""
         return frozenset(model for name, model in self._specs if name == provider)
+
+    def on_offer(self, now_ms: int) -> dict[str, list[str]]:
+        """By provider, what may be given to it now: every model that it has not retired."""
+        found: dict[str, list[str]] = {name: [] for name in self._adapters}
+        for (provider, model), spec in self._specs.items():
+            if not _is_retired(spec, now_ms):
+                found[provider].append(model)
+        return found
 
     def estimate(self, provider: str, generation: Generation) -> CostEstimate:
         """What it costs there; nothing, of a model that is not served any more."""
         spec = self.spec(provider, generation.model)
         return CostEstimate(0, 0) if spec is None else spec.cost.estimate(generation)
 
-    def ceilings(self, generation: Generation) -> dict[str, int]:
-        """By provider that can make exactly this: what it may cost there at most."""
+    def ceilings(self, generation: Generation, now_ms: int) -> dict[str, int]:
+        """By provider that can make exactly this and still serves the model: what it may cost there at most."""
         found = {}
-        for (provider, model), spec in self._specs.items():
-            serves = model == generation.model and spec.kind is generation.kind
+        for provider, spec in self._offers.get(generation.model, ()):
+            serves = spec.kind is generation.kind and not _is_retired(spec, now_ms)
             if serves and spec.capability.accepts(generation):
                 found[provider] = spec.cost.estimate(generation).ceiling_millis
         return found
@@ -83,10 +130,18 @@ class Catalog:
         """Whether a provider of the model takes an image of this size, if any takes images: else size is not what is wrong."""
         known = [
             spec.capability.references
-            for (_, name), spec in self._specs.items()
-            if name == model and spec.capability.references.images
+            for _, spec in self._offers.get(model, ())
+            if spec.capability.references.images
         ]
         return not known or any(takes.suits(file) for takes in known)
+
+
+def _is_retired(spec: ModelSpec, now_ms: int) -> bool:
+    return 0 < spec.retires_at_ms <= now_ms
+
+
+def _provider(terms: Terms) -> Provider:
+    return Provider(terms.tasks_at_once, pace_of(terms.submits_per_minute), terms.usd_micros_per_unit)
 
 
 def _terms(terms: Terms, unknown_window_s: float | None, resubmit_once: bool) -> Terms:

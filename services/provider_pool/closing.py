@@ -10,27 +10,22 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.provider_pool import codec, meters, outcomes
-from services.provider_pool.accounts import Accounts
-from services.provider_pool.adapters.interface import Cancellation, Context, Feature, ProviderError
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
+from services.provider_pool.cancelling import Cancelling
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.store import open_attempts as store
 from services.provider_pool.store.open_attempts import OpenAttempt
 from services.provider_pool.submission import Submissions
-from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
 
 CANCEL_WITHIN_S: Final = 2.0
 """For all cancellations of one call together: whoever closes attempts has other work, and a provider that hangs is common."""
-
-_CANCELS_AT_ONCE: Final = 16
 
 
 class Closing:
@@ -41,17 +36,16 @@ class Closing:
         database: Database,
         attempts: AttemptLog,
         submissions: Submissions,
-        accounts: Accounts,
+        cancelling: Cancelling,
         catalog: Catalog,
         clock: Clock,
     ) -> None:
         self._database = database
         self._attempts = attempts
-        self._accounts = accounts
+        self._cancelling = cancelling
         self._submissions = submissions
         self._catalog = catalog
         self._clock = clock
-        self._turns = asyncio.Semaphore(_CANCELS_AT_ONCE)
 
     async def list_open(self, created_before_ms: int, after_attempt_id: str, limit: int) -> list[OpenAttempt]:
         """Attempts that have not ended, in the order of their ids."""
@@ -78,31 +72,9 @@ class Closing:
             return attempt
         generation = codec.read_generation(attempt.generation)
         expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
-        cancellation = await self._cancelled(attempt, until_s)
+        cancellation = await self._cancelling.cancel(attempt, until_s)
         change = outcomes.closed(attempt, expected_millis, self._clock.now_ms(), cancellation)
         after = await self._attempts.change(change)
         log.info("attempt.closed", extra={"attempt_id": attempt_id, "was": attempt.state.value})
         meters.CLOSED.labels(attempt.provider, attempt.state.value).inc()
         return after
-
-    async def _cancelled(self, attempt: Attempt, until_s: float) -> Cancellation | None:
-        """What the provider says to it; None where it cannot be told, or did not answer in time."""
-        adapter = self._catalog.adapters.get(attempt.provider)
-        if attempt.state is not AttemptState.RUNNING or adapter is None:
-            return None
-        if Feature.CANCEL not in adapter.features:
-            return None
-        answer: Cancellation | None = None
-        try:
-            async with asyncio.timeout_at(until_s), self._turns:
-                account = await self._accounts.access(attempt.account_id)
-                crash_points.reached("provider", "cancel", "before", subject=attempt.attempt_id)
-                answer = await adapter.cancel(Context(self._clock), account, codec.read_task(attempt.task))
-                crash_points.reached("provider", "cancel", "after", subject=attempt.attempt_id)
-        except (ProviderError, ServiceError, SealBroken, TimeoutError, OSError) as error:
-            log.info("attempt.not_cancelled", extra={"attempt_id": attempt.attempt_id, "cause": str(error)})
-        except Exception:
-            log.exception("attempt.adapter_failed", extra={"attempt_id": attempt.attempt_id})
-        outcome = "unanswered" if answer is None else f"charged_{answer.charged}"
-        meters.CANCELLED.labels(attempt.provider, outcome).inc()
-        return answer

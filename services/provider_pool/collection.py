@@ -13,7 +13,6 @@ from services.chassis.errors import ServiceError
 from services.provider_pool import codec, errors, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
-    Context,
     Kind,
     OutputRef,
     OutputUnavailable,
@@ -156,7 +155,9 @@ class Collection:
         try:
             async with (
                 asyncio.timeout(terms.fetch_timeout_s),
-                adapter.open_output(Context(self._clock), account, task, output) as chunks,
+                adapter.open_output(
+                    self._catalog.context(account, self._clock), account, task, output
+                ) as chunks,
             ):
                 staged = await self._store.stage(chunks)
                 crash_points.reached("provider", "fetch", "after", subject=attempt.attempt_id)
@@ -190,7 +191,9 @@ class Collection:
             async with asyncio.timeout(self._catalog.terms(attempt.provider).poll_timeout_s):
                 account = await self._accounts.access(attempt.account_id)
                 crash_points.reached("provider", "forget", "before", subject=attempt.attempt_id)
-                await adapter.forget(Context(self._clock), account, codec.read_task(attempt.task))
+                await adapter.forget(
+                    self._catalog.context(account, self._clock), account, codec.read_task(attempt.task)
+                )
                 crash_points.reached("provider", "forget", "after", subject=attempt.attempt_id)
         except (ProviderError, ServiceError, SealBroken, TimeoutError, OSError) as error:
             # A courtesy: everything is stored and recorded.

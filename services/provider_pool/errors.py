@@ -95,3 +95,29 @@ def media_unusable() -> ServiceError:
 def provider_unreachable() -> ServiceError:
     """The provider did not answer in time; nothing is known that was not known before."""
     return ServiceError(Kind.UNAVAILABLE, "PROVIDER_UNREACHABLE", "the provider did not answer")
+
+
+def credentials_refused(detail: str) -> ServiceError:
+    """The provider does not accept the credentials; nothing was stored."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "CREDENTIALS_REFUSED",
+        f"the provider does not accept these credentials, and nothing was stored: {detail}",
+        {"detail": detail},
+    )
+
+
+def credentials_unproven(detail: str) -> ServiceError:
+    """The provider could not be asked about new credentials; nothing was stored."""
+    return ServiceError(
+        Kind.UNAVAILABLE,
+        "PROVIDER_UNREACHABLE",
+        "the provider could not be asked about these credentials, and nothing was stored; "
+        f"set unchecked to store them all the same: {detail}",
+        {"detail": detail},
+    )
+
+
+def unknown_hint() -> ServiceError:
+    """Nothing waits for a hint at that address."""
+    return ServiceError(Kind.NOT_FOUND, "UNKNOWN_HINT", "nothing waits for a hint at that address")

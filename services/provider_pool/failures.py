@@ -49,6 +49,10 @@ _OUT: Final = (
 )
 
 
+CREDENTIAL_CAUSES: Final = frozenset({interface.AuthFailed.code, interface.AccountRestricted.code})
+"""Causes of breakers that other credentials may mend."""
+
+
 def failure_of(error: ProviderError) -> Failure:
     """What the owner of the job is told. Errors of the account, the provider or the network have one common reason."""
     reason = next(
@@ -66,7 +70,10 @@ def detail_of(error: ProviderError) -> str:
 
 
 def fault_of(error: ProviderError, model: str, sent_at_ms: int) -> tuple[str, Fault] | None:
-    """The breaker (a model's name, or WHOLE_ACCOUNT) that the error opens, and how; None if the account did its part."""
+    """What the error says of the account: of which breaker (a model's name, or WHOLE_ACCOUNT), and how it is answered.
+
+    None if the account did its part.
+    """
     kind = _kind_of(error)
     if kind is None:
         return None
@@ -83,6 +90,8 @@ def _retry_after_ms(error: ProviderError) -> int:
 def _kind_of(error: ProviderError) -> FaultKind | None:
     if isinstance(error, _OUT):
         return FaultKind.OUT
+    if isinstance(error, interface.ConcurrencyLimited):
+        return FaultKind.CROWDED
     if isinstance(error, interface.RateLimited):
         return FaultKind.COOL_DOWN
     in_doubt = isinstance(error, interface.SubmissionUnknown)

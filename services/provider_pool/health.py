@@ -22,6 +22,16 @@ LONGEST_PAUSE_MS = 300_000
 """A provider that is down for hours is still tried every five minutes."""
 
 
+CHECK_PAUSE_MS = 15_000
+"""After a fault that only a check or an operator ends; what a person mends in a provider's console takes about as long."""
+
+FIRST_CHECK_MS = 5_000
+"""The first check of an account that went out: what has just failed is not mended in a moment."""
+
+LONGEST_CHECK_PAUSE_MS = 3_600_000
+"""Of an account whose checks pass and whose jobs are refused all the same, one job an hour is refused."""
+
+
 class BreakerState(StrEnum):
     """What a breaker does with the next job."""
 
@@ -31,11 +41,12 @@ class BreakerState(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """How a fault is answered."""
+    """How a fault is answered. What is crowded takes one task less at once, and cools down only where it has one left."""
 
     OUT = "out"
     COOL_DOWN = "cool_down"
     TRANSIENT = "transient"
+    CROWDED = "crowded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,19 @@ def after_success(breaker: Breaker, sent_at_ms: int) -> Breaker:
     return CLOSED
 
 
+def after_check(breaker: Breaker, now_ms: int) -> Breaker:
+    """A check passed. It proves less than a job would: of one that was out, one job is let through on trial."""
+    return replace(breaker, reopens_at_ms=max(now_ms, 1), trial_attempt_id="") if breaker.is_out else breaker
+
+
+def check_due_ms(breaker: Breaker) -> int:
+    """When a breaker that is out may be checked: soon, and later each time that a trial after a check has failed."""
+    if breaker.failures <= 1:
+        return breaker.opened_at_ms + FIRST_CHECK_MS
+    doublings = min(breaker.failures - 2, 30)
+    return breaker.opened_at_ms + min(CHECK_PAUSE_MS << doublings, LONGEST_CHECK_PAUSE_MS)
+
+
 def after_fault(breaker: Breaker, fault: Fault, now_ms: int) -> Breaker:
     """A call failed for a reason that lies with the account.
 
@@ -110,7 +134,7 @@ def after_fault(breaker: Breaker, fault: Fault, now_ms: int) -> Breaker:
 
 def pause_ms(fault: Fault, failures: int) -> int:
     """How long to leave the account alone after the `failures`-th fault in a row."""
-    if fault.kind is FaultKind.COOL_DOWN:
+    if fault.kind in (FaultKind.COOL_DOWN, FaultKind.CROWDED):
         return min(max(fault.retry_after_ms, 0) or COOL_DOWN_MS, COOL_DOWN_LIMIT_MS)
     doublings = min(failures - 1, 30)
     return max(

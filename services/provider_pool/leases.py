@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from services.provider_pool import errors, health, pool
 from services.provider_pool.health import Breaker
+from services.provider_pool.market import OPEN_MARKET, Market
 from services.provider_pool.pool import Account, Granted, Policy, Refusal
 
 
@@ -28,7 +29,7 @@ class LeaseState(StrEnum):
 
 
 class Lease(Struct, frozen=True, gc=False):
-    """The record of a lease; a tombstone has no account."""
+    """The record of a lease; a tombstone has no account and no model."""
 
     attempt_id: str
     job_id: str
@@ -38,6 +39,7 @@ class Lease(Struct, frozen=True, gc=False):
     created_at_ms: int
     expires_at_ms: int
     ended_at_ms: int = 0
+    model: str = ""
 
 
 # ---------------------------------------------------------------- what may be asked
@@ -110,7 +112,7 @@ class Batch:
     changed_breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict)
 
 
-def apply(items: Sequence[Item], batch: Batch, policy: Policy) -> list[Answer]:
+def apply(items: Sequence[Item], batch: Batch, policy: Policy, market: Market = OPEN_MARKET) -> list[Answer]:
     """Answer every item. What is given back in a batch is there for those who take in it."""
     answers: dict[int, Answer] = {}
     for turn, item in enumerate(items):
@@ -123,7 +125,7 @@ def apply(items: Sequence[Item], batch: Batch, policy: Policy) -> list[Answer]:
         if isinstance(item, Renew):
             answers[turn] = _renew(item, batch)
     takes = {turn: item for turn, item in enumerate(items) if isinstance(item, Take)}
-    answers |= _take_all(takes, batch, policy)
+    answers |= _take_all(takes, batch, policy, market)
     return [answers[turn] for turn in range(len(items))]
 
 
@@ -152,9 +154,9 @@ def _end(lease: Lease, batch: Batch) -> None:
     if lease.attempt_id in batch.owed_millis:
         # Before anybody takes in this batch: money that may be gone must not be promised again.
         owed_millis = batch.owed_millis[lease.attempt_id]
-        account = replace(account, balance_millis=account.balance_millis - owed_millis)
+        account = pool.booked(account, owed_millis)
         batch.booked.add(lease.attempt_id)
-    _load(batch, account, -1, -lease.ceiling_millis)
+    _load(batch, account, -1, lease)
     for model, breaker in account.breakers.items():
         if breaker.trial_attempt_id == lease.attempt_id:
             _set_breaker(batch, lease.account_id, model, health.after_trial_ended(breaker, lease.attempt_id))
@@ -173,7 +175,7 @@ def _renew(item: Renew, batch: Batch) -> tuple[str, ...]:
     return tuple(ended)
 
 
-def _take_all(takes: Mapping[int, Take], batch: Batch, policy: Policy) -> dict[int, Answer]:
+def _take_all(takes: Mapping[int, Take], batch: Batch, policy: Policy, market: Market) -> dict[int, Answer]:
     answers: dict[int, Answer] = {}
     open_turns: dict[str, list[int]] = {}
     for turn, item in takes.items():
@@ -183,9 +185,10 @@ def _take_all(takes: Mapping[int, Take], batch: Batch, policy: Policy) -> dict[i
         else:
             open_turns.setdefault(item.request.attempt_id, []).append(turn)
     asked = [takes[turns[0]] for turns in open_turns.values()]
-    choices = pool.choose([item.request for item in asked], batch.accounts.values(), policy, batch.now_ms)
+    wanted = [item.request for item in asked]
+    choices = pool.choose(wanted, batch.accounts.values(), policy, batch.now_ms, market)
     for item, choice, turns in zip(asked, choices, open_turns.values(), strict=True):
-        answer = _answer(item, choice, batch)
+        answer = _answer(item, choice, batch, market)
         answers |= dict.fromkeys(turns, answer)
     return answers
 
@@ -194,7 +197,7 @@ def _repeated(lease: Lease) -> Answer:
     return lease if lease.state is LeaseState.OPEN else errors.lease_ended(lease.attempt_id)
 
 
-def _answer(item: Take, choice: pool.Choice, batch: Batch) -> Answer:
+def _answer(item: Take, choice: pool.Choice, batch: Batch, market: Market) -> Answer:
     if choice is Refusal.INCAPABLE:
         return errors.no_capable_account()
     if not isinstance(choice, Granted):
@@ -209,20 +212,36 @@ def _answer(item: Take, choice: pool.Choice, batch: Batch) -> Answer:
         LeaseState.OPEN,
         now_ms,
         now_ms + item.ttl_ms,
+        model=item.request.model,
     )
     _write(batch, lease)
-    account = batch.accounts[choice.account_id]
-    _load(batch, replace(account, last_leased_at_ms=now_ms), 1, ceiling_millis)
+    account = replace(batch.accounts[choice.account_id], last_leased_at_ms=now_ms)
+    pace = market.provider(account.provider).pace
+    if pace is not None:
+        account = replace(account, pace_at_ms=pace.after(account.pace_at_ms, now_ms))
+    _load(batch, account, 1, lease)
     for model in choice.trials:
         _set_breaker(batch, choice.account_id, model, health.on_trial(account.breakers[model], attempt_id))
     return lease
 
 
-def _load(batch: Batch, account: Account, leases: int, ceiling_millis: int) -> None:
+def _load(batch: Batch, account: Account, sign: int, lease: Lease) -> None:
+    """Count a lease on its account, with 1, or count it off, with -1."""
     batch.accounts[account.account_id] = replace(
-        account, leases=account.leases + leases, leased_millis=account.leased_millis + ceiling_millis
+        account,
+        leases=account.leases + sign,
+        leased_millis=account.leased_millis + sign * lease.ceiling_millis,
+        leases_by_model=_counted(account.leases_by_model, lease.model, sign),
     )
     batch.changed_accounts.add(account.account_id)
+
+
+def _counted(counts: Mapping[str, int], model: str, sign: int) -> Mapping[str, int]:
+    # A lease from before models were counted has none.
+    if not model:
+        return counts
+    counted = {**counts, model: counts.get(model, 0) + sign}
+    return {name: count for name, count in counted.items() if count > 0}
 
 
 def _set_breaker(batch: Batch, account_id: str, model: str, breaker: Breaker) -> None:

@@ -14,6 +14,7 @@ from services.chassis.group_commit import GroupCommit
 from services.provider_pool import errors, meters, pool
 from services.provider_pool import leases as rules
 from services.provider_pool.adapters.interface import Generation
+from services.provider_pool.balances import RecentCeilings
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.leases import Lease, LeaseState
@@ -41,6 +42,7 @@ class Leasing:
         self._policy = policy
         self._clock = clock
         self._capacity = capacity
+        self.ceilings = RecentCeilings()
         self._commits: GroupCommit[rules.Item, rules.Answer] = GroupCommit(
             database, self._apply, name="leases", lane=_lane, kind=rules.kind_of
         )
@@ -60,9 +62,10 @@ class Leasing:
 
         Raises NO_CAPABLE_ACCOUNT and LEASE_ENDED.
         """
-        request = pool.Request(
-            attempt_id, mode, generation.model, self._catalog.ceilings(generation), avoid, behind_others
-        )
+        now_ms = self._clock.now_ms()
+        ceilings = self._catalog.ceilings(generation, now_ms)
+        self.ceilings.note(ceilings, now_ms)
+        request = pool.Request(attempt_id, mode, generation.model, ceilings, avoid, behind_others)
         try:
             answer = await self._commits.submit(rules.Take(request, job_id, ttl_ms))
         except Exception:
@@ -111,6 +114,11 @@ class Leasing:
             lambda connection: store.delete_ended(connection, now_ms - KEPT_MS, SWEEP_LIMIT)
         )
 
+    async def recount(self) -> None:
+        """At a start: put right what accounts count by model, should another release have left it wrong."""
+        for account_id in await self._database.write(lending.recount):
+            log.warning("account.recounted", extra={"account_id": account_id})
+
     async def open_leases(self, created_before_ms: int, after_attempt_id: str, limit: int) -> list[Lease]:
         """Open leases, oldest first."""
         return await self._database.read(
@@ -122,7 +130,7 @@ class Leasing:
         await self._commits.close()
 
     def _apply(self, connection: Connection, items: Sequence[rules.Item]) -> Sequence[rules.Answer]:
-        return lending.apply(connection, items, self._policy, self._clock.now_ms())
+        return lending.apply(connection, items, self._policy, self._clock.now_ms(), self._catalog.market)
 
 
 def _lane(item: rules.Item) -> str:

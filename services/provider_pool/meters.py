@@ -17,6 +17,19 @@ HEADROOM: Final = Gauge(
     "Balance that no lease has a claim on, in the provider's own unit, on active accounts.",
     ["provider"],
 )
+HEADROOM_HOURS: Final = Gauge(
+    "atelier_pool_headroom_hours",
+    "How long the accounts of a model last at the pace of the last hour; infinite where nothing was spent.",
+    ["model"],
+)
+BALANCE_AGE: Final = Gauge(
+    "atelier_pool_balance_age_seconds",
+    "Seconds since the provider told the balance, of its account that waits longest for it.",
+    ["provider"],
+)
+FAULTS: Final = Counter(
+    "atelier_pool_account_faults_total", "Calls that said something bad of an account.", ["provider", "cause"]
+)
 LEASE_ANSWERS: Final = Counter("atelier_pool_lease_answers_total", "Answers to Lease.", ["outcome"])
 EXPIRED_LEASES: Final = Counter(
     "atelier_pool_expired_leases_total", "Leases that nobody renewed or gave back."
@@ -32,6 +45,16 @@ RESOLVED: Final = Counter(
     "Attempts in doubt by how they were resolved.",
     ["provider", "outcome"],
 )
+RESUBMITTED: Final = Counter(
+    "atelier_pool_resubmitted_total",
+    "Jobs sent once more after an attempt was given up in doubt, possibly paid twice.",
+    ["provider"],
+)
+DOUBTFUL_COST: Final = Counter(
+    "atelier_pool_doubtful_cost_credits_total",
+    "What attempts given up in doubt may have cost, in the provider's own unit.",
+    ["provider"],
+)
 CLOSED: Final = Counter(
     "atelier_pool_closed_attempts_total",
     "Attempts that were ended because their job had, by the state they were in.",
@@ -42,6 +65,15 @@ CANCELLED: Final = Counter(
     "Tasks that a provider was told to stop, by whether it charges for them.",
     ["provider", "outcome"],
 )
+OVERDUE: Final = Counter(
+    "atelier_pool_overdue_tasks_total",
+    "Tasks given up because they ran for longer than such tasks do, by whether they were charged.",
+    ["provider", "charged"],
+)
+LOOSE_ENDS: Final = Counter(
+    "atelier_pool_loose_ends_total", "Attempts that nobody asked about any more.", ["provider", "was"]
+)
+HINTS: Final = Counter("atelier_pool_hints_total", "Hints of providers, by what they were.", ["outcome"])
 DELETED_MEDIA: Final = Counter(
     "atelier_pool_deleted_media_total", "Outputs deleted from the media store because they were to be."
 )
@@ -57,6 +89,14 @@ POLLED: Final = Counter(
 )
 POLL_FAILURES: Final = Counter(
     "atelier_pool_poll_failures_total", "Polls that were not answered.", ["provider", "cause"]
+)
+UPLOADS: Final = Counter(
+    "atelier_pool_provider_uploads_total",
+    "References that an account was to have, by whether they were there, uploaded, or could not be.",
+    ["provider", "outcome"],
+)
+UPLOAD_SECONDS: Final = Histogram(
+    "atelier_pool_provider_upload_seconds", "Seconds a provider took to take in a reference.", ["provider"]
 )
 COLLECTED_BYTES: Final = Counter(
     "atelier_pool_collected_bytes_total", "Bytes copied to the media store.", ["provider"]
@@ -74,5 +114,7 @@ REFERENCES_KEPT: Final = Gauge(
     "atelier_pool_references_kept", "References in the folder after the last sweep."
 )
 CHECKS: Final = Counter(
-    "atelier_pool_account_checks_total", "Checks of accounts that are out.", ["provider", "outcome"]
+    "atelier_pool_account_checks_total",
+    "Questions about accounts that providers were asked.",
+    ["provider", "outcome"],
 )

@@ -14,8 +14,10 @@ from services.provider_pool.adapters.interface import (
     Snapshot,
     Submission,
     TaskState,
+    TransientFailure,
 )
 from services.provider_pool.attempts import Attempt, AttemptState
+from services.provider_pool.history import Event
 from services.provider_pool.pool import WHOLE_ACCOUNT
 from services.provider_pool.records import Change, Signal
 
@@ -108,12 +110,13 @@ def failed(
         failure=failure,
         cost_millis=rules.booked_millis(AttemptState.FAILED, failure, expected_millis, told_millis),
         signals=_faults(attempt, error, now_ms),
+        seen=attempt.state,
     )
 
 
-def given_up(attempt: Attempt, resubmit: bool, expected_millis: int, now_ms: int) -> Change:
+def given_up(attempt: Attempt, resubmit: bool, expected_millis: int, now_ms: int, why: str) -> Change:
     """In doubt, looked for, and not found."""
-    failure = rules.abandoned(resubmit, "not found in the provider's list")
+    failure = rules.abandoned(resubmit, why)
     return Change(
         attempt.attempt_id,
         attempt.account_id,
@@ -145,6 +148,35 @@ def closed(
             reason, rules.NextStep.FAIL, charged=rules.Charged(told.charged), detail="its job had ended"
         ),
         cost_millis=_closing_millis(attempt, expected_millis, told),
+    )
+
+
+def overdue(
+    attempt: Attempt, cancellation: Cancellation | None, ran_ms: int, now_ms: int, *, unheard: bool = False
+) -> Change:
+    """It ran for longer than such tasks do, and was given up; elsewhere only where it certainly costs nothing here.
+
+    `cancellation`: what the provider says of that, if it was told and answered.
+    """
+    told = cancellation or Cancellation("maybe")
+    step = rules.NextStep.ROTATE if told.charged == "no" else rules.NextStep.FAIL
+    detail = f"{'not heard of' if unheard else 'still running'} after {ran_ms // 1000} s"
+    events = [Event(now_ms, "overdue", detail)]
+    if cancellation is not None:
+        events.append(Event(now_ms, "cancelled", f"charged: {cancellation.charged}"))
+    stuck = TransientFailure(detail)
+    return Change(
+        attempt.attempt_id,
+        attempt.account_id,
+        now_ms,
+        to=AttemptState.FAILED,
+        failure=rules.Failure(
+            rules.FailureReason.TIMED_OUT, step, charged=rules.Charged(told.charged), detail=detail
+        ),
+        cost_millis=_closing_millis(attempt, attempt.cost_millis, told),
+        # Sent when the task was: of many that got stuck together, the breaker counts one.
+        signals=_faults(attempt, stuck, max(attempt.submitted_at_ms, attempt.created_at_ms)),
+        events=tuple(events),
     )
 
 

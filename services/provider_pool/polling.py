@@ -7,7 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.chassis import crash_points
@@ -16,7 +16,6 @@ from services.chassis.errors import ServiceError
 from services.provider_pool import codec, errors, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
-    Context,
     Feature,
     ProviderError,
     RateLimited,
@@ -28,7 +27,9 @@ from services.provider_pool.adapters.interface import (
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.overdue import Overdue, since_ms
 from services.provider_pool.poll_budget import PollBudget
+from services.provider_pool.records import Change
 from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ BATCH_LIMIT: Final = 100
 SINGLE_CALLS: Final = 8
 """Questions at once on one account of a provider that takes one task a question."""
 
+
+NEW_TASK_MS: Final = 10_000
+"""A provider may list a task some seconds after it has taken it; until then "unknown" is no answer."""
 
 _ENDS: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED})
 
@@ -59,10 +63,13 @@ class Polled:
 class Polling:
     """Answers polls. Nothing is written until an attempt ends."""
 
-    def __init__(self, attempts: AttemptLog, accounts: Accounts, catalog: Catalog, clock: Clock) -> None:
+    def __init__(
+        self, attempts: AttemptLog, accounts: Accounts, catalog: Catalog, overdue: Overdue, clock: Clock
+    ) -> None:
         self._attempts = attempts
         self._accounts = accounts
         self._catalog = catalog
+        self._overdue = overdue
         self._clock = clock
         self._answers: OrderedDict[str, Polled] = OrderedDict()
         self._asked: dict[str, asyncio.Future[Polled]] = {}
@@ -114,6 +121,12 @@ class Polling:
         if attempt.state is not AttemptState.RUNNING:
             return self._at_rest(attempt)
         return self._answers.get(attempt_id) or Polled(attempt, 0, 0, 0)
+
+    def outdate(self, attempt_id: str) -> None:
+        """Something has happened since: the last answer is not to be given again, only its progress kept."""
+        known = self._answers.get(attempt_id)
+        if known is not None:
+            self._answers[attempt_id] = replace(known, answered_at_ms=0)
 
     async def close(self) -> None:
         """Stop asking; record what was answered."""
@@ -188,13 +201,16 @@ class Polling:
         crash_points.reached("provider", "poll", "after")
         for attempt in batch:
             answer = answers.get(attempt.attempt_id) or TaskNotFound("the provider does not list the task")
-            if isinstance(answer, Snapshot) and answer.state not in _ENDS:
+            if isinstance(answer, Snapshot) and self._goes_on(attempt, answer):
                 # By far the most of them: nothing is written, so that nobody has to wait.
                 self._answer(attempt, self._progressed(attempt, answer, sent_at_ms))
                 continue
             task = asyncio.create_task(self._apply(attempt, answer, sent_at_ms))
             self._applying.add(task)
             task.add_done_callback(self._applying.discard)
+
+    def _goes_on(self, attempt: Attempt, snapshot: Snapshot) -> bool:
+        return snapshot.state not in _ENDS and self._overdue.late_ms(attempt) <= 0
 
     def _answer_all(self, batch: Sequence[Attempt]) -> None:
         for attempt in batch:
@@ -204,7 +220,8 @@ class Polling:
         self, account_id: str, provider: str, batch: Sequence[Attempt]
     ) -> Mapping[str, Snapshot | ProviderError]:
         adapter, terms = self._catalog.adapter(provider), self._catalog.terms(provider)
-        account, context = await self._accounts.access(account_id), Context(self._clock)
+        account = await self._accounts.access(account_id)
+        context = self._catalog.context(account, self._clock)
         tasks = [codec.read_task(attempt.task) for attempt in batch]
         meters.POLLED.labels(provider).inc(len(batch))
 
@@ -236,7 +253,7 @@ class Polling:
 
     async def _apply(self, attempt: Attempt, answer: Snapshot | ProviderError, sent_at_ms: int) -> None:
         try:
-            if isinstance(answer, TaskNotFound):
+            if isinstance(answer, TaskNotFound) and not self._is_new(attempt):
                 change = outcomes.failed(attempt, answer, attempt.cost_millis, self._clock.now_ms())
                 self._answer(attempt, self._at_rest(await self._attempts.change(change)))
             elif isinstance(answer, ProviderError):
@@ -261,10 +278,38 @@ class Polling:
 
     async def _applied(self, attempt: Attempt, snapshot: Snapshot, sent_at_ms: int) -> Polled:
         change = outcomes.ended(attempt, snapshot, attempt.cost_millis, self._clock.now_ms())
-        if change is not None:
-            self._answers.pop(attempt.attempt_id, None)
-            return self._at_rest(await self._attempts.change(change))
-        return self._progressed(attempt, snapshot, sent_at_ms)
+        if change is None and self._overdue.late_ms(attempt) > 0:
+            change = await self._given_up(attempt)
+        if change is None:
+            return self._progressed(attempt, snapshot, sent_at_ms)
+        self._answers.pop(attempt.attempt_id, None)
+        after = await self._attempts.change(change)
+        if after.state is AttemptState.SUCCEEDED:
+            self._overdue.saw(after)
+        return self._at_rest(after)
+
+    async def _given_up(self, attempt: Attempt) -> Change:
+        cancellation = await self._overdue.cancel(attempt)
+        if cancellation is not None and cancellation.charged != "no":
+            # What is paid for may have ended well in the meantime, and then it is what the customer wants.
+            last = await self._last_look(attempt)
+            ending = None
+            if last is not None and last.state is TaskState.SUCCEEDED:
+                ending = outcomes.ended(attempt, last, attempt.cost_millis, self._clock.now_ms())
+            if ending is not None:
+                return ending
+        return self._overdue.ending(attempt, cancellation)
+
+    async def _last_look(self, attempt: Attempt) -> Snapshot | None:
+        try:
+            found = await self._snapshots(attempt.account_id, attempt.provider, [attempt])
+        except (ProviderError, SealBroken, ServiceError):
+            return None
+        answer = found.get(attempt.attempt_id)
+        return answer if isinstance(answer, Snapshot) else None
+
+    def _is_new(self, attempt: Attempt) -> bool:
+        return 0 <= self._clock.now_ms() - since_ms(attempt) < NEW_TASK_MS
 
     def _progressed(self, attempt: Attempt, snapshot: Snapshot, sent_at_ms: int) -> Polled:
         before = self._answers.get(attempt.attempt_id)

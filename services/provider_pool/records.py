@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from services.provider_pool.attempts import Attempt, AttemptState, Failure
 from services.provider_pool.health import Fault
+from services.provider_pool.history import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Change:
     expected_cost_millis: int | None = None
     cost_millis: int | None = None
     signals: tuple[Signal, ...] = ()
+    # The state that the change was judged by, where that matters.
+    seen: AttemptState | None = None
+    # Remembered if the change is made, before what the change itself is remembered as.
+    events: tuple[Event, ...] = ()
 
 
 Item: TypeAlias = Begin | Change

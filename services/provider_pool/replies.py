@@ -11,14 +11,19 @@ from services.provider_pool import admission, health
 from services.provider_pool.adapters.interface import Role
 from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState, Failure
 from services.provider_pool.capacity import Rooms
+from services.provider_pool.checking import Checked
 from services.provider_pool.codec import Stored
+from services.provider_pool.headroom import ModelHeadroom
 from services.provider_pool.health import BreakerState
+from services.provider_pool.history import Event
 from services.provider_pool.leases import Lease
+from services.provider_pool.offers import Offer
 from services.provider_pool.polling import Polled
 from services.provider_pool.references.staging import Staged
 from services.provider_pool.store.accounts import AccountRecord
 from services.provider_pool.store.open_attempts import OpenAttempt
 
+_KINDS: Final = {kind: value for value, kind in admission.KINDS.items()}
 _MODES: Final = {mode: value for value, mode in admission.MODES.items()}
 _ATTEMPT_STATES: Final = {state: value for value, state in admission.ATTEMPT_STATES.items()}
 _ACCOUNT_STATES: Final = {state: value for value, state in admission.ACCOUNT_STATES.items()}
@@ -162,12 +167,67 @@ def account(record: AccountRecord, now_ms: int) -> pb.Account:
         breakers=[_breaker(model, breaker, now_ms) for model, breaker in sorted(found.breakers.items())],
         created_at_ms=record.created_at_ms,
         last_leased_at_ms=found.last_leased_at_ms,
+        balance_read_at_ms=found.balance_read_at_ms,
+        slots=found.slots,
+    )
+
+
+def checked(found: Checked, now_ms: int) -> pb.CheckAccountResponse:
+    """What a check said, and the account after it."""
+    shown = account(found.record, now_ms)
+    return pb.CheckAccountResponse(passed=found.passed, detail=found.detail, account=shown)
+
+
+def headroom(models: Iterable[ModelHeadroom]) -> pb.GetHeadroomResponse:
+    """How long the accounts last, by model."""
+    return pb.GetHeadroomResponse(
+        models=[
+            pb.GetHeadroomResponse.Model(
+                model=one.model,
+                accounts=one.accounts,
+                available_usd_micros=one.available_usd_micros,
+                spent_usd_micros_per_hour=one.spent_usd_micros,
+                headroom_minutes=one.minutes or 0,
+                unlimited=one.minutes is None,
+            )
+            for one in models
+        ]
     )
 
 
 def attempts(found: Iterable[Attempt]) -> pb.ListAttemptsResponse:
     """Attempts for operators."""
     return pb.ListAttemptsResponse(attempts=[_attempt(one) for one in found])
+
+
+def history(attempt: Attempt, events: Iterable[Event]) -> pb.GetAttemptHistoryResponse:
+    """An attempt with what happened to it."""
+    return pb.GetAttemptHistoryResponse(
+        attempt=_attempt(attempt),
+        events=[
+            pb.GetAttemptHistoryResponse.Event(at_ms=event.at_ms, what=event.what, detail=event.detail)
+            for event in events
+        ],
+    )
+
+
+def offers(found: Iterable[Offer]) -> pb.ListModelsResponse:
+    """What is served where."""
+    return pb.ListModelsResponse(
+        offers=[
+            pb.ListModelsResponse.Offer(
+                model=offer.spec.model,
+                kind=_KINDS[offer.spec.kind],
+                provider=offer.provider,
+                upstream=offer.spec.upstream,
+                retires_at_ms=offer.spec.retires_at_ms,
+                accounts=offer.accounts,
+                patience_ms=offer.patience_ms,
+                seen=offer.seen,
+            )
+            for offer in found
+        ]
+    )
 
 
 def leases(found: Iterable[Lease]) -> pb.ListLeasesResponse:

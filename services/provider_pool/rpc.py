@@ -15,9 +15,16 @@ from services.provider_pool import admission, replies
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.capacity import Capacity
+from services.provider_pool.catalog import Catalog
+from services.provider_pool.checking import Checks
 from services.provider_pool.closing import Closing
 from services.provider_pool.collection import Collection
+from services.provider_pool.headroom import Headroom
+from services.provider_pool.hints import Hints
 from services.provider_pool.leasing import Leasing
+from services.provider_pool.loose_ends import LooseEnds
+from services.provider_pool.offers import offers
+from services.provider_pool.overdue import Overdue
 from services.provider_pool.polling import Polling
 from services.provider_pool.references import requests
 from services.provider_pool.references.preparation import Preparation
@@ -33,6 +40,8 @@ class Parts:
     """What the calls are delegated to."""
 
     accounts: Accounts
+    checks: Checks
+    headroom: Headroom
     attempts: AttemptLog
     capacity: Capacity
     leasing: Leasing
@@ -43,6 +52,10 @@ class Parts:
     staging: Staging
     preparation: Preparation
     closing: Closing
+    catalog: Catalog
+    overdue: Overdue
+    hints: Hints
+    loose_ends: LooseEnds
     clock: Clock
     media_retention_s: int
 
@@ -138,11 +151,12 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         return replies.collected(stored, self._parts.media_retention_s)
 
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.CreateAccountResponse:
-        record = await self._parts.accounts.create(
+        record = await self._parts.checks.create(
             admission.name("provider", request.provider),
             admission.label(request.label),
             admission.credentials(request.credentials),
             admission.new_account(request),
+            unchecked=request.unchecked,
         )
         return pb.CreateAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
 
@@ -164,6 +178,23 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
         record = await self._parts.accounts.reset(admission.account_id(request.account_id))
         return pb.ResetAccountResponse(account=replies.account(record, self._parts.clock.now_ms()))
 
+    async def CheckAccount(self, request: pb.CheckAccountRequest, context: Any) -> pb.CheckAccountResponse:
+        checked = await self._parts.checks.check(admission.account_id(request.account_id))
+        return replies.checked(checked, self._parts.clock.now_ms())
+
+    async def ReplaceCredentials(
+        self, request: pb.ReplaceCredentialsRequest, context: Any
+    ) -> pb.ReplaceCredentialsResponse:
+        record = await self._parts.checks.replace_credentials(
+            admission.account_id(request.account_id),
+            admission.credentials(request.credentials),
+            unchecked=request.unchecked,
+        )
+        return pb.ReplaceCredentialsResponse(account=replies.account(record, self._parts.clock.now_ms()))
+
+    async def GetHeadroom(self, request: pb.GetHeadroomRequest, context: Any) -> pb.GetHeadroomResponse:
+        return replies.headroom(await self._parts.headroom.look())
+
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Any) -> pb.ListAttemptsResponse:
         found = await self._parts.attempts.list(
             admission.job_id(request.job_id),
@@ -172,6 +203,35 @@ class ProviderPoolService(rpc.ProviderPoolServiceServicer):
             admission.page(request.limit),
         )
         return replies.attempts(found)
+
+    async def GetAttemptHistory(
+        self, request: pb.GetAttemptHistoryRequest, context: Any
+    ) -> pb.GetAttemptHistoryResponse:
+        attempt, events = await self._parts.attempts.history(admission.attempt_id(request.attempt_id))
+        return replies.history(attempt, events)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
+        accounts = await self._parts.accounts.load()
+        return replies.offers(offers(self._parts.catalog, accounts.values(), self._parts.overdue.patience))
+
+    async def TakeHint(self, request: pb.TakeHintRequest, context: Any) -> pb.TakeHintResponse:
+        headers, body = admission.hint(request)
+        await self._parts.hints.take(request.token, headers, body)
+        return pb.TakeHintResponse()
+
+    async def GetHintAddress(
+        self, request: pb.GetHintAddressRequest, context: Any
+    ) -> pb.GetHintAddressResponse:
+        record = await self._parts.accounts.get(admission.account_id(request.account_id))
+        url = self._parts.hints.addresses.account_url(record.account.account_id)
+        return pb.GetHintAddressResponse(url=url)
+
+    async def WatchHints(
+        self, request: pb.WatchHintsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchHintsResponse]:
+        async with aclosing(self._parts.hints.announcements.watch()) as news:
+            async for attempt_ids in news:
+                yield pb.WatchHintsResponse(attempt_ids=attempt_ids)
 
     async def ListLeases(self, request: pb.ListLeasesRequest, context: Any) -> pb.ListLeasesResponse:
         found = await self._parts.leasing.open_leases(

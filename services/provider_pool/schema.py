@@ -19,6 +19,8 @@ from sqlalchemy import (
 from services.chassis.schema_migration import CONSTRAINT_NAMES
 
 METADATA = MetaData(naming_convention=CONSTRAINT_NAMES)
+# Of columns that came later: what the rows from before have.
+NO_TEXT, ZERO, NO_COUNTS = text("''"), text("0"), text("'{}'")
 
 # No index names a column that a lease changes, so that PostgreSQL updates an account in its page (HOT).
 ACCOUNTS = Table(
@@ -46,6 +48,17 @@ ACCOUNTS = Table(
     Column("credentials_sealed", LargeBinary, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("last_leased_at_ms", BigInteger, nullable=False),
+    # When the provider last told the balance, 0 for never; and all that was ever taken off it, see balances.py.
+    Column("balance_read_at_ms", BigInteger, nullable=False, server_default=ZERO),
+    Column("booked_millis", BigInteger, nullable=False, server_default=ZERO),
+    # Tasks at once, as the provider says and as its refusals taught; 0: nothing is known. `successes` since then, in a row.
+    Column("concurrency_told", BigInteger, nullable=False, server_default=ZERO),
+    Column("concurrency_learnt", BigInteger, nullable=False, server_default=ZERO),
+    Column("successes", BigInteger, nullable=False, server_default=ZERO),
+    # Until when the pace of its submissions is used up, see pace.py.
+    Column("pace_at_ms", BigInteger, nullable=False, server_default=ZERO),
+    # JSON: `leases` by model, without zeros.
+    Column("leases_by_model", Text, nullable=False, server_default=NO_COUNTS),
     UniqueConstraint("label"),
     CheckConstraint("state IN ('active', 'draining', 'disabled')", name="state"),
     CheckConstraint("leases >= 0 AND leased_millis >= 0", name="leased"),
@@ -77,6 +90,8 @@ LEASES = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger, nullable=False),
+    # Under which the account counts it; empty in a tombstone.
+    Column("model", Text, nullable=False, server_default=NO_TEXT),
     CheckConstraint("state IN ('open', 'ended', 'tombstone')", name="state"),
     Index(
         "ix_leases_open",
@@ -144,4 +159,31 @@ ATTEMPTS = Table(
         sqlite_where=text("task_id <> ''"),
         postgresql_where=text("task_id <> ''"),
     ),
+)
+
+# What happened to an attempt beside the ordinary road, written with the change that it belongs to.
+ATTEMPT_EVENTS = Table(
+    "attempt_events",
+    METADATA,
+    Column("attempt_id", Text, primary_key=True),
+    # From 1; the order in which they were written.
+    Column("number", BigInteger, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("what", Text, nullable=False),
+    # For operators; names no credential and no prompt.
+    Column("detail", Text, nullable=False),
+)
+
+# References that accounts have taken in, for as long as their providers keep them. What a medium is uploaded as differs.
+UPLOADS = Table(
+    "uploads",
+    METADATA,
+    Column("account_id", Text, primary_key=True),
+    Column("sha256", Text, primary_key=True),
+    Column("medium", Text, primary_key=True),
+    # What the provider calls it, and the adapter's own JSON about it.
+    Column("location", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Index(None, "expires_at_ms"),
 )

@@ -13,19 +13,27 @@ from services.chassis.process import Process
 from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
-from services.provider_pool import upkeep
+from services.provider_pool import providers, upkeep
 from services.provider_pool.accounts import Accounts
-from services.provider_pool.adapters.interface import Adapter
-from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
+from services.provider_pool.adapters.result_files import ResultFiles
 from services.provider_pool.adapters.sandbox.render_farm import default_workers
 from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool.cancelling import Cancelling
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.checking import Checks
 from services.provider_pool.closing import Closing
 from services.provider_pool.collection import Collection
+from services.provider_pool.headroom import Headroom
+from services.provider_pool.hint_addresses import HintAddresses
+from services.provider_pool.hints import Hints
 from services.provider_pool.leasing import Leasing
+from services.provider_pool.loose_ends import LooseEnds
 from services.provider_pool.media_store import MediaStore
+from services.provider_pool.overdue import Overdue
+from services.provider_pool.patience import Patience
 from services.provider_pool.polling import Polling
+from services.provider_pool.providers import lending, results_folder_of
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.inspector import Inspector
 from services.provider_pool.references.intake import Inspectors, Intake
@@ -39,6 +47,7 @@ from services.provider_pool.rpc import SERVICE_NAME, Parts, ProviderPoolService
 from services.provider_pool.settings import MIGRATIONS, Settings
 from services.provider_pool.store import accounts as account_rows
 from services.provider_pool.submission import Submissions
+from services.provider_pool.uploads import Uploads, sweep_uploads
 from services.provider_pool.vault import KeyRing
 
 
@@ -54,11 +63,16 @@ async def serve(settings: Settings) -> None:
         store = MediaStore(settings.media_folder, limit_bytes=settings.media_limit_bytes)
         stack.callback(store.close)
         await store.check()
-        catalog = _catalog(settings, stack)
+        results = ResultFiles(results_folder_of(settings), limit_bytes=settings.media_limit_bytes)
+        stack.callback(results.close)
+        await results.check()
+        catalog = await _catalog(settings, results, stack)
         references = await _references(settings, stack)
         parts = _parts(settings, database, ring, catalog, store, references, clock, stack)
         await parts.attempts.mark_orphans(parts.submissions.answer_by_ms)
+        await parts.leasing.recount()
         work = _rounds(settings, database, parts, catalog, store) | _reference_rounds(references)
+        work["sweep_results"] = results.sweeping
         await stack.enter_async_context(rounds(clock, work))
         server = RpcServer(
             settings.grpc_listen,
@@ -69,6 +83,7 @@ async def serve(settings: Settings) -> None:
         process.add_check("database", partial(_reach, database))
         process.add_check("media", store.check)
         process.add_check("references", references.store.check)
+        process.add_check("results", results.check)
         process.announce(grpc=server.address)
         await process.until_stopped()
 
@@ -84,17 +99,17 @@ async def _key_ring(settings: Settings, database: Database) -> KeyRing:
     return KeyRing.create(settings.vault_key_ring_file)
 
 
-def adapters_of(settings: Settings) -> list[Adapter]:
-    """Every provider that this service works with."""
-    workers = settings.sandbox_workers or default_workers()
-    return [SandboxAdapter(settings.sandbox_folder, workers=workers)]
-
-
-def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
-    adapters = adapters_of(settings)
+async def _catalog(settings: Settings, results: ResultFiles, stack: AsyncExitStack) -> Catalog:
+    adapters = providers.adapters_of(settings)
     for adapter in adapters:
         stack.push_async_callback(adapter.close)
-    return Catalog(adapters, unknown_window_s=settings.unknown_window_s, resubmit_once=settings.resubmit_once)
+    return Catalog(
+        adapters,
+        unknown_window_s=settings.unknown_window_s,
+        resubmit_once=settings.resubmit_once,
+        price_band=settings.price_band,
+        lends=await lending(settings, adapters, results, stack),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +144,48 @@ def _parts(
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Parts:
+    addresses = HintAddresses(ring, settings.public_url)
     capacity = Capacity(database, catalog, clock)
     accounts = Accounts(database, ring, catalog, clock, capacity)
     attempts = AttemptLog(database, clock, capacity)
     leasing = Leasing(database, catalog, settings.selection_policy, clock, capacity)
     staging = Staging(references.intake, references.store, catalog)
     preparation = Preparation(references.store, references.fetching, leasing, catalog)
-    submissions = Submissions(attempts, accounts, catalog, preparation.files, clock)
-    polling = Polling(attempts, accounts, catalog, clock)
+    uploads = Uploads(database, accounts, catalog, clock)
+    submissions = Submissions(
+        attempts,
+        accounts,
+        catalog,
+        preparation.files,
+        clock,
+        uploads=uploads,
+        callback_urls=addresses.callback_url,
+    )
+    cancelling = Cancelling(accounts, catalog, clock)
+    patience = Patience(catalog.longest_s, settings.task_ceiling_s)
+    overdue = Overdue(database, patience, cancelling, clock)
+    polling = Polling(attempts, accounts, catalog, overdue, clock)
     resolution = Resolution(attempts, submissions, accounts, catalog, preparation.files, clock)
+    hints = Hints(addresses, database, attempts, accounts, catalog, polling, clock)
+    stack.callback(hints.announcements.close)
     collection = Collection(attempts, accounts, catalog, store, clock)
     # Closed in reverse: what records comes after all that has something to record.
-    for part in (attempts, leasing, polling, resolution, collection, preparation, staging, submissions):
+    for part in (
+        attempts,
+        leasing,
+        polling,
+        resolution,
+        collection,
+        preparation,
+        staging,
+        uploads,
+        submissions,
+    ):
         stack.push_async_callback(part.close)
     return Parts(
         accounts,
+        Checks(accounts, catalog, leasing.ceilings, clock),
+        Headroom(database, catalog, clock),
         attempts,
         capacity,
         leasing,
@@ -153,7 +195,11 @@ def _parts(
         collection,
         staging,
         preparation,
-        Closing(database, attempts, submissions, accounts, catalog, clock),
+        Closing(database, attempts, submissions, cancelling, catalog, clock),
+        catalog,
+        overdue,
+        hints,
+        LooseEnds(database, attempts, resolution, polling, overdue, catalog, clock),
         clock,
         settings.media_retention_s,
     )
@@ -171,9 +217,14 @@ def _rounds(
     return {
         "sweep_leases": partial(upkeep.sweep_leases, parts.leasing),
         "find_orphans": partial(upkeep.find_orphans, parts.attempts, answer_by_ms),
-        "check_accounts": partial(upkeep.check_accounts, accounts, catalog, clock),
+        "check_accounts": parts.checks.run,
+        "show_headroom": parts.headroom.show,
+        "learn_patience": parts.overdue.learn,
+        "resolve_doubts": parts.loose_ends.resolve_doubts,
+        "end_tasks": parts.loose_ends.end_tasks,
         "forget_attempts": partial(upkeep.forget_attempts, database, clock, settings.attempt_retention_s),
         "sweep_media": partial(upkeep.sweep_media, store, catalog, settings.media_retention_s),
+        "sweep_uploads": partial(sweep_uploads, database, clock),
         "show_gauges": partial(upkeep.show_gauges, database, accounts, catalog, clock),
         "tell_capacity": parts.capacity.run,
     }

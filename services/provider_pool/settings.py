@@ -13,6 +13,7 @@ from services.chassis.settings import (
     log_level,
     one_of,
     setting,
+    web_origin,
     whole_number,
 )
 from services.provider_pool.pool import Policy
@@ -43,7 +44,18 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StorageSettings, EgressSettings, EgressCaSettings):
+class VaultSettings(StorageSettings):
+    """What it takes to seal credentials anew."""
+
+    vault_key_ring_file: Path = setting(
+        "ATELIER_POOL_VAULT_KEY_RING_FILE",
+        parse=Path,
+        help="the keys that seal credentials; made at the first start, and to be kept as safe as the accounts",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(VaultSettings, EgressSettings, EgressCaSettings):
     """What the service needs."""
 
     grpc_listen: str = setting(
@@ -57,11 +69,6 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         default="127.0.0.1:0",
         parse=host_and_port,
         help="where health, readiness and metrics are served",
-    )
-    vault_key_ring_file: Path = setting(
-        "ATELIER_POOL_VAULT_KEY_RING_FILE",
-        parse=Path,
-        help="the keys that seal credentials; made at the first start, and to be kept as safe as the accounts",
     )
     media_folder: Path = setting("ATELIER_POOL_MEDIA_FOLDER", parse=Path, help="where outputs are stored")
     media_retention_s: int = setting(
@@ -93,6 +100,18 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         parse=whole_number(0, 64),
         help="processes that check reference images at once; 0: one less than there are processors, at most eight",
     )
+    results_folder: Path | None = setting(
+        "ATELIER_POOL_RESULTS_FOLDER",
+        default=None,
+        parse=Path,
+        help="where results that came in a provider's answer wait to be collected, a day at most; replicas share it; without it, `results` beside the references",
+    )
+    models_folder: Path | None = setting(
+        "ATELIER_POOL_MODELS_FOLDER",
+        default=None,
+        parse=Path,
+        help="files <provider>.toml with models that come to, or take the place of, those that providers come with",
+    )
     sandbox_folder: Path = setting(
         "ATELIER_POOL_SANDBOX_FOLDER",
         parse=Path,
@@ -109,6 +128,24 @@ class Settings(StorageSettings, EgressSettings, EgressCaSettings):
         default=Policy.SPREAD,
         parse=lambda text: Policy(one_of(*Policy)(text)),
         help="how one of several accounts is chosen: " + ", ".join(Policy),
+    )
+    price_band: float = setting(
+        "ATELIER_POOL_PRICE_BAND",
+        default=0.1,
+        parse=decimal_number(0, 10),
+        help="how much dearer, as a share, an account may be than the cheapest that is ready and still be chosen by policy",
+    )
+    public_url: str = setting(
+        "ATELIER_POOL_PUBLIC_URL",
+        default="",
+        parse=lambda text: web_origin(text) if text else "",
+        help="where providers reach the gateway, for their webhooks; empty: they are not asked to send any",
+    )
+    task_ceiling_s: int = setting(
+        "ATELIER_POOL_TASK_CEILING_S",
+        default=1800,
+        parse=whole_number(60, 86_400),
+        help="seconds after which any task is given up, whatever its model and past tasks say",
     )
     unknown_window_s: float | None = setting(
         "ATELIER_POOL_UNKNOWN_WINDOW_S",

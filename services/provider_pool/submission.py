@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TypeAlias
 
 from services.chassis import crash_points
@@ -17,12 +19,13 @@ from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AuthFailed,
-    Context,
+    Feature,
     Generation,
     InvalidRequest,
     Prepared,
     ProviderError,
     ReferenceFile,
+    ReferenceRejected,
     Submission,
     SubmissionUnknown,
     TransientFailure,
@@ -32,6 +35,7 @@ from services.provider_pool.attempts import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.failures import ReferenceMissing
 from services.provider_pool.records import Begin, Change
+from services.provider_pool.uploads import NOTHING, Brought, UploadForgotten, Uploads
 from services.provider_pool.vault import SealBroken
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,9 @@ SEND_BY_S = ANSWER_MARGIN_S / 2
 Files: TypeAlias = Callable[[str, Generation], Awaitable[Sequence[ReferenceFile | None]]]
 """Given a job and what it asks for: a file for each of its references, None for one that is gone."""
 
+CallbackUrls: TypeAlias = Callable[[str], str]
+"""Given an attempt: where its provider may say that something has happened, empty where nobody could hear it."""
+
 SHUTDOWN_PATIENCE_S = 8.0
 """Most providers answer a submission within seconds; supervisors kill after some ten of them."""
 
@@ -53,19 +60,32 @@ class Submissions:
     """Sends attempts. Simultaneous calls for one attempt share one sending, which goes on when its callers leave."""
 
     def __init__(
-        self, log_of_attempts: AttemptLog, accounts: Accounts, catalog: Catalog, files: Files, clock: Clock
+        self,
+        log_of_attempts: AttemptLog,
+        accounts: Accounts,
+        catalog: Catalog,
+        files: Files,
+        clock: Clock,
+        *,
+        uploads: Uploads | None = None,
+        callback_urls: CallbackUrls = lambda attempt_id: "",
     ) -> None:
+        """Without `uploads` no adapter that uploads gets references."""
         self._attempts = log_of_attempts
         self._accounts = accounts
         self._catalog = catalog
         self._files = files
         self._clock = clock
+        self._uploads = uploads
+        self._callback_urls = callback_urls
         self._flights: dict[str, asyncio.Task[Attempt]] = {}
 
-    @property
-    def answer_by_ms(self) -> int:
-        """How long after its beginning a submission has an outcome, if its process lives."""
-        return round((self._catalog.longest_submit_s + ANSWER_MARGIN_S) * 1000)
+    def answer_by_ms(self, provider: str) -> int:
+        """How long after its beginning a submission to this provider has an outcome, if its process lives."""
+        known = provider in self._catalog.adapters
+        # One that an operator took away is nobody's to judge: as long as the slowest of the others.
+        limit_s = self._catalog.terms(provider).submit_timeout_s if known else self._catalog.longest_submit_s
+        return round((limit_s + ANSWER_MARGIN_S) * 1000)
 
     async def submit(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
         """Send the attempt, or tell what became of it. `submitting`: another replica is sending it at this moment.
@@ -87,6 +107,10 @@ class Submissions:
             return attempt
         return await self._settle_unsent(attempt)
 
+    async def recalled(self, account_id: str, prepared: Prepared) -> Prepared:
+        """What was sent, as far as that is known: with the account's uploads of its references. Raises UNAVAILABLE."""
+        return prepared if self._uploads is None else await self._uploads.recalled(account_id, prepared)
+
     async def close(self) -> None:
         """Wait until what is under way is recorded, but not for long: what is not will be found in the provider's list."""
         if flights := list(self._flights.values()):
@@ -103,6 +127,10 @@ class Submissions:
 
     async def _run(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
         files = await self._files(job_id, generation)
+        # Before the record, and so before the clock of whoever might take this sender for dead.
+        brought = NOTHING
+        if self._uploads is not None and files:
+            brought = await self._uploads.bring(attempt_id, generation, files)
         begun = await self._attempts.begin(
             Begin(
                 attempt_id,
@@ -115,7 +143,7 @@ class Submissions:
             )
         )
         if begun.fresh:
-            return await self._send(begun.attempt, generation, files)
+            return await self._send(begun.attempt, generation, files, brought)
         if begun.attempt.state is AttemptState.SUBMITTING:
             return await self._settle_unsent(begun.attempt)
         return begun.attempt
@@ -123,21 +151,26 @@ class Submissions:
     async def _settle_unsent(self, attempt: Attempt) -> Attempt:
         now_ms = self._clock.now_ms()
         mine = rules.sent_by(attempt.sender_id, self._attempts.process_id)
-        if not mine and now_ms < attempt.created_at_ms + self.answer_by_ms:
+        if not mine and now_ms < attempt.created_at_ms + self.answer_by_ms(attempt.provider):
             return attempt
         change = Change(attempt.attempt_id, attempt.account_id, now_ms, to=AttemptState.UNKNOWN)
         return await self._attempts.change(change)
 
     async def _send(
-        self, attempt: Attempt, generation: Generation, files: Sequence[ReferenceFile | None]
+        self,
+        attempt: Attempt,
+        generation: Generation,
+        files: Sequence[ReferenceFile | None],
+        brought: Brought,
     ) -> Attempt:
         expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
         sent_at_ms = self._clock.now_ms()
-        left = False
+        # Whoever refused a reference has been asked something already.
+        left = brought.asked
         try:
-            prepared, account = await self._prepared(attempt, generation, files)
+            prepared, account = await self._prepared(attempt, generation, files, brought)
             left = True
-            submission = await self._call(attempt, prepared, account)
+            submission = await self._call(attempt, prepared, account, brought)
             change = outcomes.accepted(attempt, submission, expected_millis, sent_at_ms, self._clock.now_ms())
         except ProviderError as error:
             now_ms = self._clock.now_ms()
@@ -154,7 +187,11 @@ class Submissions:
             raise TransientFailure("the process was held up before the request left")
 
     async def _prepared(
-        self, attempt: Attempt, generation: Generation, files: Sequence[ReferenceFile | None]
+        self,
+        attempt: Attempt,
+        generation: Generation,
+        files: Sequence[ReferenceFile | None],
+        brought: Brought,
     ) -> tuple[Prepared, AccountAccess]:
         adapter = self._catalog.adapter(attempt.provider)
         spec = self._catalog.spec(attempt.provider, generation.model)
@@ -163,8 +200,13 @@ class Submissions:
         there = [file for file in files if file is not None]
         if len(there) < len(files):
             raise ReferenceMissing("a reference is gone")
+        if brought.error is not None:
+            raise brought.error
         # No adapter sees a URL: where the bytes came from is nothing to a provider.
         prepared = adapter.prepare(codec.named_by_content(generation, there), spec, there)
+        if Feature.UPLOAD in adapter.features and len(brought.files) < len(there):
+            raise TransientFailure("the references were not brought to the account")
+        prepared = replace(prepared, uploads=brought.files)
         try:
             account = await self._accounts.access(attempt.account_id)
         except SealBroken as error:
@@ -175,13 +217,30 @@ class Submissions:
         self._refuse_late(attempt)
         return prepared, account
 
-    async def _call(self, attempt: Attempt, prepared: Prepared, account: AccountAccess) -> Submission:
+    async def _call(
+        self, attempt: Attempt, prepared: Prepared, account: AccountAccess, brought: Brought
+    ) -> Submission:
+        try:
+            return await self._called(attempt, prepared, account)
+        except ReferenceRejected as error:
+            if self._uploads is None or not brought.were_there or error.charged != "no":
+                raise
+        # Perhaps only because it has forgotten them. Not in this attempt, which is sent once: its job's next one
+        # brings them anew, and if they are refused then, it is for good.
+        with suppress(ServiceError):
+            await self._uploads.forget(account.account_id, prepared.references)
+        raise UploadForgotten("a reference that was uploaded before is not known any more")
+
+    async def _called(self, attempt: Attempt, prepared: Prepared, account: AccountAccess) -> Submission:
         adapter, terms = self._catalog.adapter(attempt.provider), self._catalog.terms(attempt.provider)
+        context = replace(
+            self._catalog.context(account, self._clock), callback_url=self._callback_urls(attempt.attempt_id)
+        )
         started_s = time.perf_counter()
         try:
             async with asyncio.timeout(terms.submit_timeout_s):
                 crash_points.reached("provider", "submit", "before", subject=attempt.attempt_id)
-                submission = await adapter.submit(Context(self._clock), account, prepared, attempt.attempt_id)
+                submission = await adapter.submit(context, account, prepared, attempt.attempt_id)
                 crash_points.reached("provider", "submit", "after", subject=attempt.attempt_id)
                 return submission
         except TimeoutError:

@@ -15,6 +15,7 @@ from tests.bench import (
     memory,
     reads,
     references,
+    selection,
     stored,
     waiting,
     webhooks,
@@ -86,4 +87,5 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "waiting": _waiting,
     "references": _references,
     "webhooks": webhooks.measure,
+    "selection": selection.measure,
 }

@@ -1,6 +1,7 @@
 """The page `docs/PERFORMANCE.md`: what was measured, kept as JSON beside it and written between two markers.
 
-A run of some measurements replaces theirs and leaves the others; every one says when and how it was taken.
+What is simulated and not timed has a page of its own. A run of some measurements replaces theirs and leaves the
+others; every one says when and how it was taken.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tests.house import ROOT
 
 PAGE: Final = ROOT / "docs" / "PERFORMANCE.md"
 FOLDER: Final = ROOT / "docs" / "performance"
+# By the measurement's name.
+OWN_PAGES: Final = {"selection": ROOT / "docs" / "SELECTION.md"}
 _NUMBERS: Final = "measured.json"
 BEGIN: Final = "<!-- measured: begin; written by `make bench` -->"
 END: Final = "<!-- measured: end -->"
@@ -51,10 +54,17 @@ def write(fresh: Mapping[str, dict[str, Any]], order: Sequence[str]) -> None:
     for section in _sections(entries):
         for chart in section.charts:
             (FOLDER / f"{chart.name}.svg").write_text(drawn(chart), encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
+    for page in (PAGE, *OWN_PAGES.values()):
+        told = {name: kept for name, kept in entries.items() if OWN_PAGES.get(name, PAGE) == page}
+        if told.keys() & fresh.keys():
+            _write_into(page, _body(told))
+
+
+def _write_into(page: Path, body: str) -> None:
+    text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{_body(entries)}\n\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
 
 
 def machine(folder: Path) -> str:
@@ -81,12 +91,11 @@ def _body(entries: Mapping[str, dict[str, Any]]) -> str:
     ]
     parts = ["## Against the targets", table(asked), "## Measurement by measurement"]
     for name, kept in entries.items():
-        taken = (
-            f"`{name}`: taken {kept['taken']} at commit {kept['commit']}, up to {kept['slices']} slices of "
-            f"{kept['seconds']:g} s a case; {kept['machine']}."
-        )
+        taken = f"`{name}`: taken {kept['taken']} at commit {kept['commit']}"
+        if name not in OWN_PAGES:
+            taken += f", up to {kept['slices']} slices of {kept['seconds']:g} s a case; {kept['machine']}"
         parts += [_section(one).markdown() for one in kept["sections"]]
-        parts.append(f"<sub>{taken}</sub>")
+        parts.append(f"<sub>{taken}.</sub>")
     return "\n\n".join(parts)
 
 

@@ -93,7 +93,7 @@ class Bench:
         files: Sequence[ReferenceFile] = (),
     ) -> list[str]:
         prepared = self.prepared(generation, files)
-        found = await self.adapter.list_tasks(self.context, account, prepared, since_ms)
+        found = await self.adapter.list_tasks(self.context, account, prepared, since_ms, "")
         return [task.task_id for task in found]
 
     def files(self) -> list[Path]:

@@ -83,6 +83,8 @@ async def test_an_attempt_that_failed_meanwhile_is_not_collected(replica: Replic
     await replica.account()
     attempt = await replica.running("job_1:1", "task_1")
     await replica.attempts.change(replica.change(attempt, to=AttemptState.SUCCEEDED))
-    await replica.attempts.change(replica.change(attempt, to=AttemptState.FAILED, cost_millis=0))
+    await replica.attempts.change(
+        replica.change(attempt, to=AttemptState.FAILED, cost_millis=0, seen=AttemptState.SUCCEEDED)
+    )
     after = await replica.attempts.change(replica.change(attempt, collected="[1]", cost_millis=0))
     assert (after.state, after.collected) == (AttemptState.FAILED, "")

@@ -22,6 +22,7 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.attempts import Attempt, AttemptState, Charged, FailureReason
+from services.provider_pool.cancelling import Cancelling
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.closing import CANCEL_WITHIN_S, Closing
 from services.provider_pool.settings import MIGRATIONS
@@ -49,11 +50,15 @@ async def replica(engine_url: str, tmp_path: Path) -> AsyncIterator[Replica]:
     await database.close()
 
 
+def cancelling(replica: Replica) -> Cancelling:
+    return Cancelling(replica.accounts, replica.catalog, replica.clock)
+
+
 @pytest.fixture
 def closing(replica: Replica) -> Closing:
     submissions = Submissions(replica.attempts, replica.accounts, replica.catalog, no_files, replica.clock)
     return Closing(
-        replica.database, replica.attempts, submissions, replica.accounts, replica.catalog, replica.clock
+        replica.database, replica.attempts, submissions, cancelling(replica), replica.catalog, replica.clock
     )
 
 
@@ -122,7 +127,7 @@ async def test_an_attempt_that_another_process_is_sending_stays_open_until_it_ca
     await replica.attempts.begin(replica.beginning("job_1:1", "sender_other/1"))
     assert await closing.close_attempts(["job_1:1"]) == ["job_1:1"]
     assert (await replica.attempts.get("job_1:1", fresh=True)).state is AttemptState.SUBMITTING
-    replica.clock.at_ms += closing._submissions.answer_by_ms
+    replica.clock.at_ms += closing._submissions.answer_by_ms("sandbox")
     assert await closing.close_attempts(["job_1:1"]) == []
     assert (await replica.attempts.get("job_1:1", fresh=True)).state is AttemptState.ABANDONED
 
@@ -239,7 +244,7 @@ async def telling(engine_url: str, tmp_path: Path) -> AsyncIterator[tuple[Replic
     submissions = Submissions(replica.attempts, replica.accounts, replica.catalog, no_files, replica.clock)
     yield (
         replica,
-        Closing(database, replica.attempts, submissions, replica.accounts, replica.catalog, replica.clock),
+        Closing(database, replica.attempts, submissions, cancelling(replica), replica.catalog, replica.clock),
         provider,
     )
     await replica.close()

@@ -318,7 +318,9 @@ async def test_nothing_is_adopted_while_the_same_content_is_being_sent(replica: 
     attempt = await in_doubt(replica, "job_1:1")
     twin = await replica.begun("job_2:1")
     tasks = [TaskRef("task_1", T0_MS)]
-    assert await replica.attempts.adopt(attempt, tasks) is None
+    waiting = await replica.attempts.adopt(attempt, tasks)
+    assert waiting is not None
+    assert waiting.state is AttemptState.UNKNOWN
     await replica.attempts.change(replica.change(twin, to=AttemptState.RUNNING, task_id="task_1"))
     assert await replica.attempts.adopt(attempt, tasks) is None
     adopted = await replica.attempts.adopt(attempt, [*tasks, TaskRef("task_2", T0_MS)])
@@ -333,11 +335,11 @@ async def test_attempts_of_a_dead_sender_are_put_in_doubt_and_those_of_a_living_
     mine = await replica.begun("job_1:1")
     await replica.lease("job_2:1")
     await replica.attempts.begin(replica.beginning("job_2:1", "sender_gone/1"))
-    found = await replica.attempts.mark_orphans(45_000)
+    found = await replica.attempts.mark_orphans(lambda provider: 45_000)
     # The owner of a file knows that every other is dead; beside replicas only time tells.
     assert found == (["job_2:1"] if replica.database.sole_owner else [])
     replica.clock.at_ms += 45_000
-    await replica.attempts.mark_orphans(45_000)
+    await replica.attempts.mark_orphans(lambda provider: 45_000)
     assert (await replica.attempts.get("job_2:1", fresh=True)).state is AttemptState.UNKNOWN
     assert (await replica.attempts.get(mine.attempt_id, fresh=True)).state is AttemptState.SUBMITTING
 
@@ -358,9 +360,9 @@ async def test_attempts_are_listed_by_job_and_state(replica: Replica) -> None:
 
 def undecided_queries(attempt: Attempt) -> list[Callable[[Connection], object]]:
     return [
-        lambda connection: attempt_rows.mark_orphans(connection, "me", False, 1, T0_MS),
+        lambda connection: attempt_rows.mark_orphans(connection, "me", False, lambda provider: 1, T0_MS),
         attempt_rows.count_in_doubt,
-        lambda connection: attempt_rows.has_twin_in_flight(connection, attempt),
+        lambda connection: attempt_rows.sending_since_ms(connection, attempt),
     ]
 
 

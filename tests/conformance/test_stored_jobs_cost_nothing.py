@@ -198,7 +198,7 @@ POOL_WORK: Final[dict[str, Work]] = {
     "old leases": lambda c: leases.delete_ended(c, NOW_MS, 512),
     "outcomes": lambda c: attempts.apply(c, _DONE),
     "read": lambda c: attempts.load_named(c, [f"{_ended_id(n)}:1" for n in range(0, ENDED, ENDED // 50)]),
-    "orphans": lambda c: attempts.mark_orphans(c, "me", False, 1000, NOW_MS),
+    "orphans": lambda c: attempts.mark_orphans(c, "me", False, lambda provider: 1000, NOW_MS),
     "in doubt": attempts.count_in_doubt,
     "of a job": lambda c: attempts.load_attempts(c, _ended_id(9_000), None, "", 100),
     "abandoned of a job": lambda c: attempts.count_abandoned(c, _ended_id(9_000)),

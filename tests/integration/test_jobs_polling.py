@@ -69,3 +69,30 @@ async def test_an_answer_that_meets_a_bug_costs_neither_its_job_nor_those_asked_
         await house.pool.finish(*(job.job_id for job in made))
         for job in made:
             assert (await house.ended(job.job_id, within_s=5)).state == jobs.JOB_STATE_COMPLETED
+
+
+async def test_a_hint_ends_a_job_long_before_its_next_poll(tmp_path: Path) -> None:
+    async with JobsHouse(sqlite_url(tmp_path)) as house:
+        house.pool.poll_after_ms = 50_000
+        job = await house.create("k1", prompt="slow")
+        await house.until_state(job.job_id, jobs.JOB_STATE_RUNNING)
+        polls = house.pool.calls["Poll"]
+        await house.pool.finish(job.job_id)
+        # Of a job of somebody else's, and of an attempt that this job has left behind: neither is asked about.
+        for named in ("job_of_another:1", f"{job.job_id}:0"):
+            house.pool.hints.put_nowait(named)
+        await asyncio.sleep(0.3)
+        assert house.pool.calls["Poll"] == polls
+        house.pool.hints.put_nowait(f"{job.job_id}:1")
+        assert (await house.ended(job.job_id, within_s=5)).state == jobs.JOB_STATE_COMPLETED
+
+
+async def test_a_hint_has_a_job_in_doubt_looked_for_at_once(tmp_path: Path) -> None:
+    async with JobsHouse(sqlite_url(tmp_path)) as house:
+        house.pool.resolve_after_ms = 50_000
+        job = await house.create("k1", prompt="lost")
+        await house.until_state(job.job_id, jobs.JOB_STATE_UNKNOWN)
+        async with asyncio.timeout(10):
+            while (await house.get(job.job_id)).state != jobs.JOB_STATE_COMPLETED:
+                house.pool.hints.put_nowait(f"{job.job_id}:1")
+                await asyncio.sleep(0.1)

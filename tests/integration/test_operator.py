@@ -160,6 +160,21 @@ async def test_accounts_are_added_drained_and_used_again(house: House) -> None:
     assert not any(b"canary-secret" in path.read_bytes() for path in files)
 
 
+async def test_accounts_are_checked_given_other_credentials_and_looked_ahead_for(house: House) -> None:
+    added = await answered(
+        house, "accounts", "add", "--provider", "sandbox", "--label", "spare", "--unchecked", "--balance", "5"
+    )
+    assert (added["slots"], added["balance_read_at_ms"]) == (1, 0)
+    checked = await answered(house, "accounts", "check", added["account_id"])
+    assert (checked["passed"], checked["detail"]) == (True, "")
+    arguments = ("accounts", "replace-credentials", added["account_id"], "--credential", "api_key")
+    replaced = await answered(house, *arguments, typed="canary-secret\n")
+    assert "canary-secret" not in json.dumps(replaced)
+    rows = await answered(house, "accounts", "headroom")
+    assert {"gpt-image-2", "seedance-2.0"} <= {row["model"] for row in rows}
+    await answered(house, "accounts", "disable", added["account_id"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -54,9 +54,10 @@ class CanaryAdapter(SandboxAdapter):
         return {TASK_PREFIX + task_id: _told(snapshot) for task_id, snapshot in found.items()}
 
     async def list_tasks(
-        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int
+        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
     ) -> Sequence[TaskRef]:
-        return [_outside(task) for task in await super().list_tasks(context, account, prepared, since_ms)]
+        found = await super().list_tasks(context, account, prepared, since_ms, reference)
+        return [_outside(task) for task in found]
 
     @asynccontextmanager
     async def open_output(

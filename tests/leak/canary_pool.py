@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import runpy
 
-from services.provider_pool import serving
+from services.provider_pool import providers
 from services.provider_pool.adapters.interface import Adapter
 from services.provider_pool.settings import Settings
 from tests.leak.canary_adapter import CanaryAdapter
 
-_plain = serving.adapters_of
+_plain = providers.adapters_of
 
 
 def _with_canary(settings: Settings) -> list[Adapter]:
@@ -17,5 +17,5 @@ def _with_canary(settings: Settings) -> list[Adapter]:
 
 
 if __name__ == "__main__":
-    serving.adapters_of = _with_canary
+    providers.adapters_of = _with_canary
     runpy.run_module("services.provider_pool", run_name="__main__", alter_sys=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from services.chassis.errors import ServiceError
 from services.provider_pool.accounts import Terms
+from services.provider_pool.adapters.interface import AccountStatus
 from services.provider_pool.attempts import Attempt, AttemptState, Failure, FailureReason, NextStep
 from services.provider_pool.health import Fault, FaultKind
 from services.provider_pool.leases import Lease
@@ -246,10 +247,12 @@ class PoolHappenings(PoolWorld):
         """A check that began before all this passes only now, and brings the balance it saw."""
         account_id, millis = self.account_id(chance), _BALANCES_MILLIS[chance.way % 4]
         replica, seen = self.replicas[chance.flag], self.tables.accounts[account_id]
-        self.run(replica.accounts.close_breakers(account_id, seen, millis))
+        status, now_ms = AccountStatus(ok=True, balance_millis=millis), self.clock.now_ms()
+        self.run(replica.accounts.passed(seen, status, now_ms))
         self.noted(account_id, millis)
         if self.cooling.get(account_id) == NEVER:
-            del self.cooling[account_id]
+            # The check proves less than a job does: from now on one may try.
+            self.cooling[account_id] = now_ms
             self.trials.pop(account_id, None)
 
     def noted(self, account_id: str, millis: int) -> None:

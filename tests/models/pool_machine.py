@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from hypothesis import strategies as st
@@ -108,6 +109,14 @@ class PoolMachine(RuleBasedStateMachine):
         for account_id, account in tables.accounts.items():
             assert account.leases == len(tables.open_on(account_id))
             assert account.leased_millis == sum(one.ceiling_millis for one in tables.open_on(account_id))
+            assert account.leases_by_model == Counter(one.model for one in tables.open_on(account_id))
+
+    @invariant()
+    def what_left_a_balance_is_counted(self) -> None:
+        tables = self.world.tables
+        for account_id, account in tables.accounts.items():
+            paid = [_booked(one) for one in tables.attempts.values() if one.account_id == account_id]
+            assert account.booked_millis == sum(paid)
 
     @invariant()
     def no_account_owes_more_than_it_has(self) -> None:

@@ -10,6 +10,7 @@ from services.gateway.settings import Settings as Gateway
 from services.house.settings import Settings as House
 from services.jobs.settings import Settings as Jobs
 from services.provider_pool.settings import Settings as Pool
+from services.simulator.settings import Settings as Simulator
 from tests.tidy.source import ROOT
 
 PAGE = ROOT / "docs" / "CONFIGURATION.md"
@@ -28,6 +29,11 @@ _SECTIONS: tuple[tuple[str, type[Any], str], ...] = (
     ("Billing (`python -m services.billing`)", Billing, "Customers, keys, wallets, prices."),
     ("Jobs (`python -m services.jobs`)", Jobs, "The life of a job."),
     ("Provider pool (`python -m services.provider_pool`)", Pool, "Accounts, attempts, media."),
+    (
+        "Simulator (`python -m services.simulator`)",
+        Simulator,
+        "The providers' own APIs, played on this machine, for tests and for a look at live mode.",
+    ),
 )
 
 

@@ -27,6 +27,7 @@ from services.gateway.contracts.leonardo.wire import ErrorBody, ErrorDetail
 from services.gateway.cors import Cors
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
+from services.gateway.hints import Hints
 from services.gateway.hosts import Hosts
 from services.gateway.listener import Listener, bind, url_of
 from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
@@ -102,7 +103,9 @@ async def asked(
             inline_uploads=1,
         )
         files = MediaFiles(keys, tmp_path, clock)
-        served: web.Application = app.build(contracts, edge, files, DocsSite(contracts, url_of(bound), hosts))
+        docs = DocsSite(contracts, url_of(bound), hosts)
+        hints = Hints(backends.take_hint, ClientAddresses(()))
+        served: web.Application = app.build(contracts, edge, files, docs, hints)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         async with (

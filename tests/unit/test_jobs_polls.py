@@ -151,3 +151,35 @@ async def test_after_a_stop_nothing_is_asked_or_told(scene: Scene) -> None:
     scene.pool.open.set()
     await asyncio.sleep(0.3)
     assert (len(scene.pool.questions), scene.told) == (1, [])
+
+
+async def test_a_job_that_waits_long_is_asked_about_at_once_when_somebody_hints(scene: Scene) -> None:
+    waits, other = scene.waiting(30.0, 30.0)
+    scene.polls.hasten(waits)
+    await scene.until_told(1)
+    assert scene.pool.questions == [[waits.job.attempt_id]]
+    assert other.slot > 0
+
+
+async def test_a_hint_during_a_question_is_followed_by_one_more_and_not_by_two(scene: Scene) -> None:
+    scene.pool.open.clear()
+    (asked,) = scene.waiting(0.0)
+    async with asyncio.timeout(5):
+        while not scene.pool.questions:
+            await asyncio.sleep(0.005)
+    scene.polls.hasten(asked)
+    scene.polls.hasten(asked)
+    scene.pool.open.set()
+    await scene.until_told(1)
+    scene.polls.wait(asked, 30.0)
+    await scene.until_told(2)
+    scene.polls.wait(asked, 30.0)
+    await asyncio.sleep(0.1)
+    assert len(scene.pool.questions) == 2
+
+
+async def test_a_hint_for_a_job_that_waits_for_nothing_here_changes_nothing(scene: Scene) -> None:
+    idle = Active(a_job("job_idle", attempt_number=1), 0.0)
+    scene.polls.hasten(idle)
+    await asyncio.sleep(0.05)
+    assert scene.pool.questions == []

@@ -71,8 +71,15 @@ def test_no_attempt_is_ever_sent_again() -> None:
 
 def test_collected_outputs_are_not_undone() -> None:
     done = replace(ATTEMPT, state=AttemptState.SUCCEEDED)
-    assert rules.may_become(done, AttemptState.FAILED)
-    assert not rules.may_become(replace(done, collected="[]"), AttemptState.FAILED)
+    seen = AttemptState.SUCCEEDED
+    assert rules.may_become(done, AttemptState.FAILED, seen)
+    assert not rules.may_become(replace(done, collected="[]"), AttemptState.FAILED, seen)
+
+
+@pytest.mark.parametrize("seen", [None, AttemptState.RUNNING])
+def test_a_success_is_undone_only_by_who_knows_of_it(seen: AttemptState | None) -> None:
+    done = replace(ATTEMPT, state=AttemptState.SUCCEEDED)
+    assert not rules.may_become(done, AttemptState.FAILED, seen)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,15 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.attempt_log import AttemptLog
 from services.provider_pool.attempts import AttemptState, Charged, NextStep
+from services.provider_pool.cancelling import Cancelling
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.health import Breaker
 from services.provider_pool.leasing import Leasing
+from services.provider_pool.overdue import Overdue
+from services.provider_pool.patience import Patience
 from services.provider_pool.poll_budget import PollBudget
-from services.provider_pool.polling import Polling
+from services.provider_pool.polling import NEW_TASK_MS, Polling
 from services.provider_pool.pool import Mode, Policy
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.settings import MIGRATIONS
@@ -125,7 +128,7 @@ class ListingAdapter(ToyAdapter):
         return {task.task_id: await self.polling(task) for task in tasks}
 
     async def list_tasks(
-        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int
+        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
     ) -> Sequence[TaskRef]:
         return await self.listing()
 
@@ -147,7 +150,10 @@ class Parts:
         self.attempts = AttemptLog(database, clock, capacity)
         self.leasing = Leasing(database, self.catalog, Policy.SPREAD, clock, capacity)
         self.submissions = Submissions(self.attempts, self.accounts, self.catalog, files, clock)
-        self.polling = Polling(self.attempts, self.accounts, self.catalog, clock)
+        cancelling = Cancelling(self.accounts, self.catalog, clock)
+        self.patience = Patience(self.catalog.longest_s, 1800)
+        self.overdue = Overdue(database, self.patience, cancelling, clock)
+        self.polling = Polling(self.attempts, self.accounts, self.catalog, self.overdue, clock)
         self.resolution = Resolution(
             self.attempts, self.submissions, self.accounts, self.catalog, files, clock
         )
@@ -390,13 +396,19 @@ async def test_a_poll_that_is_not_answered_says_so_and_leaves_the_attempt_runnin
     assert await toy.causes() == expected
 
 
-async def test_a_task_that_the_provider_does_not_know_has_failed(toy: Parts) -> None:
+async def test_a_task_that_the_provider_does_not_know_has_failed_unless_it_is_quite_new(
+    toy: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await toy.submit("job_1:1")
 
     async def unknown(task: TaskRef) -> Snapshot:
         raise interface.TaskNotFound("404")
 
     toy.adapter.polling = unknown
+    with pytest.raises(ServiceError, match="PROVIDER_UNREACHABLE"):
+        await toy.polling.poll("job_1:1", 0)
+    assert (await toy.attempts.get("job_1:1", fresh=True)).state is AttemptState.RUNNING
+    monkeypatch.setattr(toy.clock, "now_ms", lambda: SystemClock().now_ms() + NEW_TASK_MS)
     assert (await toy.polling.poll("job_1:1", 0)).attempt.state is AttemptState.FAILED
 
 
@@ -431,6 +443,6 @@ async def test_a_budget_pauses_for_as_long_as_the_provider_asks() -> None:
 
 def test_a_catalog_gives_ceilings_only_for_what_a_model_can_do() -> None:
     catalog = Catalog([ToyAdapter()])
-    assert catalog.ceilings(PICTURE) == {"toy": 100}
-    assert catalog.ceilings(replace(PICTURE, width=5)) == {}
-    assert catalog.ceilings(replace(PICTURE, model="film")) == {}
+    assert catalog.ceilings(PICTURE, 1) == {"toy": 100}
+    assert catalog.ceilings(replace(PICTURE, width=5), 1) == {}
+    assert catalog.ceilings(replace(PICTURE, model="film"), 1) == {}

@@ -40,7 +40,7 @@ def run(found: Batch, *items: leases.Item) -> list[leases.Answer]:
 def test_a_lease_keeps_a_slot_and_its_ceiling() -> None:
     found = batch()
     (lease,) = run(found, take("job_1:1"))
-    assert lease == Lease("job_1:1", "job_1", "a", 100, LeaseState.OPEN, NOW_MS, NOW_MS + TTL_MS)
+    assert lease == Lease("job_1:1", "job_1", "a", 100, LeaseState.OPEN, NOW_MS, NOW_MS + TTL_MS, model="m")
     account = found.accounts["a"]
     assert (account.leases, account.leased_millis, account.last_leased_at_ms) == (1, 100, NOW_MS)
 

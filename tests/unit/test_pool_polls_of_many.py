@@ -132,6 +132,7 @@ async def test_an_end_that_was_polled_stays_known_however_much_runs(
     toy: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.provider_pool.attempt_log.CACHED_ATTEMPTS", 1)
+    monkeypatch.setattr("services.provider_pool.polling.NEW_TASK_MS", 0)
     for name in ("job_1:1", "job_2:1"):
         await toy.submit(name)
 
@@ -163,7 +164,7 @@ async def test_a_bug_over_one_attempt_takes_no_other_with_it(toy: Parts) -> None
 
 async def test_an_attempt_of_a_provider_that_is_gone_is_answered(toy: Parts) -> None:
     await toy.submit("job_1:1")
-    without = Polling(toy.attempts, toy.accounts, Catalog([]), toy.clock)
+    without = Polling(toy.attempts, toy.accounts, Catalog([]), toy.overdue, toy.clock)
     for _ in range(2):
         async with asyncio.timeout(5):
             with pytest.raises(ServiceError, match="PROVIDER_UNREACHABLE"):

@@ -1,4 +1,4 @@
-"""What the pool does by itself: checking accounts that are out, and telling when there is room."""
+"""What the pool does by itself: rounds, and telling when there is room."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rounds import again_and_again
 from services.provider_pool.accounts import Terms
-from services.provider_pool.adapters import interface
-from services.provider_pool.adapters.interface import AccountAccess, AccountStatus, Context, Submission
-from services.provider_pool.attempts import AttemptState
 from services.provider_pool.settings import MIGRATIONS
-from services.provider_pool.upkeep import check_accounts
 from tests.unit.test_pool_calls import Parts, ToyAdapter
 
 
@@ -36,43 +32,6 @@ async def toy(database: Database) -> AsyncIterator[Parts]:
     await parts.account()
     yield parts
     await parts.close()
-
-
-async def test_a_check_that_passes_takes_an_account_back_with_its_balance(toy: Parts) -> None:
-    async def unpaid(reference: str) -> Submission:
-        raise interface.InsufficientBalance("402")
-
-    toy.adapter.submitting = unpaid
-    assert await toy.submit("job_1:1") is AttemptState.FAILED
-    toy.adapter.passes_checks = False
-    await check_accounts(toy.accounts, toy.catalog, toy.clock)
-    assert await toy.causes() == {"": "insufficient_balance"}
-    toy.adapter.passes_checks = True
-    await check_accounts(toy.accounts, toy.catalog, toy.clock)
-    assert await toy.causes() == {}
-    (account,) = (await toy.accounts.load()).values()
-    assert account.balance_millis == 7_000
-
-
-async def test_a_check_with_a_bug_does_not_keep_other_accounts_out(
-    toy: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def unpaid(reference: str) -> Submission:
-        raise interface.InsufficientBalance("402")
-
-    async def check(context: Context, account: AccountAccess) -> AccountStatus:
-        if account.account_id == first:
-            raise RuntimeError("a bug")
-        return AccountStatus(ok=True)
-
-    await toy.account("two")
-    toy.adapter.submitting = unpaid
-    await toy.submit("job_1:1")
-    await toy.submit("job_2:1")
-    first = min(await toy.accounts.load())
-    monkeypatch.setattr(toy.adapter, "check", check)
-    await check_accounts(toy.accounts, toy.catalog, toy.clock)
-    assert [name for name, account in (await toy.accounts.load()).items() if account.breakers] == [first]
 
 
 async def test_a_round_ends_when_its_driver_answers_cancellation_with_an_error() -> None:

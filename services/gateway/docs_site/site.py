@@ -1,7 +1,8 @@
-"""Serves the documentation, rendered once at start: nothing is made per request, nothing comes from elsewhere."""
+"""Serves the documentation, rendered once a contract, when it is first asked for: nothing comes from elsewhere."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -104,19 +105,52 @@ class Shelf:
 
 
 class _Site:
-    """The three pages of one contract, as bytes."""
+    """The three pages of one contract. Made when one is first asked for, beside the event loop: most gateways are
+    never asked, and rendering them all would be most of what a start costs.
+    """
 
     def __init__(self, contract: Contract, public_url: str, shelf: Sequence[Shelf]) -> None:
         self.contract = contract
-        described = openapi.document(contract, public_url)
-        page = page_of(contract, described, "/openapi.json" if shelf else f"/openapi/{contract.name}.json")
-        templates = _templates()
-        html = "text/html; charset=utf-8"
-        self.page = _fixed(templates.get_template("reference.html").render(page=page).encode(), html)
-        landing = templates.get_template("landing.html").render(page=page, shelf=shelf)
-        self.landing = _fixed(landing.encode(), html)
-        encoded = msgspec.json.format(msgspec.json.encode(described), indent=2)
-        self.document = _fixed(encoded, "application/json; charset=utf-8")
+        self._public_url = public_url
+        self._shelf = shelf
+        self._made: _Pages | None = None
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        return await (await self._pages()).page(request)
+
+    async def landing(self, request: web.Request) -> web.StreamResponse:
+        return await (await self._pages()).landing(request)
+
+    async def document(self, request: web.Request) -> web.StreamResponse:
+        return await (await self._pages()).document(request)
+
+    async def _pages(self) -> _Pages:
+        # Two who ask first at the same moment make the same bytes twice, which harms nobody.
+        if self._made is None:
+            self._made = await asyncio.to_thread(_pages_of, self.contract, self._public_url, self._shelf)
+        return self._made
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """What answers, of one contract."""
+
+    page: _Handler
+    landing: _Handler
+    document: _Handler
+
+
+def _pages_of(contract: Contract, public_url: str, shelf: Sequence[Shelf]) -> _Pages:
+    described = openapi.document(contract, public_url)
+    page = page_of(contract, described, "/openapi.json" if shelf else f"/openapi/{contract.name}.json")
+    templates = _templates()
+    html = "text/html; charset=utf-8"
+    encoded = msgspec.json.format(msgspec.json.encode(described), indent=2)
+    return _Pages(
+        _fixed(templates.get_template("reference.html").render(page=page).encode(), html),
+        _fixed(templates.get_template("landing.html").render(page=page, shelf=shelf).encode(), html),
+        _fixed(encoded, "application/json; charset=utf-8"),
+    )
 
 
 # Compiling a template costs more than filling it in, and there are as many pages as contracts.

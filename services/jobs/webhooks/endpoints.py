@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
-from services.chassis.sealing import SealingKeys
+from services.chassis.sealing import SealingKeys, sealing_key_id
 from services.chassis.set_statements import insert_rows, locked, member_of, update_rows
 from services.chassis.settings import Secret
 from services.jobs.webhooks.signatures import new_secret
@@ -102,6 +102,37 @@ def _overlapping(endpoint: Endpoint, now_ms: int) -> list[str]:
 def sealed(keys: SealingKeys, customer_id: str, secret: Secret) -> str:
     """A secret as it is stored: it opens for this customer only."""
     return base64.b64encode(keys.seal_value(_bound_to(customer_id), secret.reveal().encode())).decode()
+
+
+def rewrapped(keys: SealingKeys, customer_id: str, text: str) -> str:
+    """A secret as it is stored, under the key that seals now; as it is, where it is that already. Raises SealBroken."""
+    before = base64.b64decode(text)
+    # Also what needs no move is opened, so that a broken seal is told before it is missed.
+    after = keys.rewrap_value(_bound_to(customer_id), before)
+    return text if sealing_key_id(before) == keys.sealing_key_id else base64.b64encode(after).decode()
+
+
+def load_secrets(
+    connection: Connection, after_customer_id: str, limit: int
+) -> list[tuple[str, tuple[str, str]]]:
+    """What is sealed, in the order of the customers: the secret, and those before it."""
+    statement = (
+        select(ENDPOINTS.c.customer_id, ENDPOINTS.c.secret, ENDPOINTS.c.previous_secret)
+        .where(ENDPOINTS.c.customer_id > after_customer_id, ENDPOINTS.c.secret != "")
+        .order_by(ENDPOINTS.c.customer_id)
+        .limit(limit)
+    )
+    return [(row[0], (row[1], row[2])) for row in connection.execute(statement)]
+
+
+def replace_secrets(
+    connection: Connection, customer_id: str, before: tuple[str, str], after: tuple[str, str]
+) -> bool:
+    """Write what is sealed where `before` still stands; False if somebody has changed it."""
+    own = ENDPOINTS.c.customer_id == customer_id
+    stands = (ENDPOINTS.c.secret == before[0], ENDPOINTS.c.previous_secret == before[1])
+    statement = update(ENDPOINTS).where(own, *stands).values(secret=after[0], previous_secret=after[1])
+    return connection.execute(statement).rowcount == 1
 
 
 def _opened(keys: SealingKeys, customer_id: str, text: str) -> Secret:

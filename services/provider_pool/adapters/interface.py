@@ -12,23 +12,31 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Protocol
 
 from services.chassis.clock import Clock
 from services.chassis.settings import Secret
+from services.provider_pool.adapters.calls import Calls, NoCalls, NoResults, Results
+from services.provider_pool.adapters.capability import Capability
+from services.provider_pool.adapters.generation import Generation, Kind
 from services.provider_pool.adapters.provider_errors import (
     AccountRestricted,
     AuthFailed,
     Charged,
+    ConcurrencyLimited,
     ContentBlocked,
+    GenerationDied,
     GenerationFailed,
     InsufficientBalance,
     InvalidRequest,
     ModelNotEnabled,
     Next,
     OutputUnavailable,
+    Overloaded,
+    ProtocolViolation,
     ProviderError,
     RateLimited,
+    ReferenceRejected,
     Scope,
     SubmissionUnknown,
     TaskNotFound,
@@ -51,15 +59,19 @@ __all__ = [
     "AccountStatus",
     "Adapter",
     "AuthFailed",
+    "Calls",
     "Capability",
     "Charged",
+    "ConcurrencyLimited",
     "ContentBlocked",
     "Context",
     "CostEstimate",
     "CostRule",
     "Feature",
     "Generation",
+    "GenerationDied",
     "GenerationFailed",
+    "Hint",
     "InsufficientBalance",
     "InvalidRequest",
     "Kind",
@@ -69,7 +81,9 @@ __all__ = [
     "Next",
     "OutputRef",
     "OutputUnavailable",
+    "Overloaded",
     "Prepared",
+    "ProtocolViolation",
     "ProviderError",
     "Range",
     "RateLimited",
@@ -77,7 +91,10 @@ __all__ = [
     "ReferenceCapability",
     "ReferenceFile",
     "ReferenceLimits",
+    "ReferenceRejected",
     "ReferenceRole",
+    "RemoteFile",
+    "Results",
     "Role",
     "Scope",
     "Snapshot",
@@ -90,17 +107,6 @@ __all__ = [
     "Terms",
     "TransientFailure",
 ]
-
-
-class Kind(StrEnum):
-    """What comes out of a generation."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    VOICE = "voice"
-    MUSIC = "music"
-    INFOGRAPHIC = "infographic"
-    TEXT = "text"
 
 
 class Role(StrEnum):
@@ -126,33 +132,11 @@ class Feature(StrEnum):
     LIST = "list"
     POLL_MANY = "poll_many"
     CANCEL = "cancel"
+    UPLOAD = "upload"
+    HINTS = "hints"
 
 
 # ---------------------------------------------------------------- values
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What is to be made, in Atelier's own words; no contract's and no provider's."""
-
-    kind: Kind
-    model: str
-    prompt: str = field(repr=False)
-    width: int = 0
-    height: int = 0
-    duration_s: int = 0
-    audio: bool = False
-    quality: str = ""
-    seed: int | None = None
-    references: tuple[Reference, ...] = ()
-    reference_limits: ReferenceLimits | None = None
-    adaptive_ratio: bool = False
-    watermark: bool = False
-    last_frame: bool = False
-    voice: str = ""
-    format: str = ""
-    style: str = ""
-    max_words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +150,30 @@ class AccountAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A reference that an account has taken in: `location` is what the provider calls it, an id or an address.
+
+    `expires_at_ms`: until when the provider keeps it, 0 where it does not say. `state` is the adapter's own.
+    """
+
+    location: str = field(repr=False)
+    expires_at_ms: int = 0
+    state: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
-    """A generation in the provider's words: what goes over the wire, and what a list call is compared with."""
+    """A generation in the provider's words: what goes over the wire, and what a list call is compared with.
+
+    `body` says nothing of references yet. `uploads` has one entry for each of them once the account has them, and stays
+    empty where the adapter does not upload (Feature.UPLOAD) and sends the files itself.
+    """
 
     generation: Generation
     spec: ModelSpec
     body: Mapping[str, object] = field(repr=False)
     references: tuple[ReferenceFile, ...] = ()
+    uploads: tuple[RemoteFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,73 +227,43 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """What the cheapest call that proves the credentials says. Balance is None where the provider has none."""
+    """What the cheapest call that proves the credentials says.
+
+    Balance (thousandths of the provider's unit), renewal and concurrency are None where the provider does not tell them.
+    """
 
     ok: bool
     balance_millis: int | None = None
     detail: str = ""
+    renews_at_ms: int | None = None
+    concurrency_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a provider's webhook is worth: tasks to ask about now. It is never believed, only followed by a poll.
+
+    `delivery_id` names the delivery where the provider does, so that a repeated one costs nothing.
+    """
+
+    task_ids: tuple[str, ...]
+    delivery_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the pool lends an adapter for one call; everything that reaches outside goes through here."""
+    """What the pool lends an adapter for one call; everything that reaches outside goes through here.
 
-    clock: Clock
-
-
-# ---------------------------------------------------------------- capability and cost, as data
-
-
-_NO_REFERENCES: Final = ReferenceCapability()
-_PROVIDERS_CHOICE: Final = frozenset({""})
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """What a model takes. `None` for a range: the kind has no such dimension, and only 0 is accepted.
-
-    Of words to choose from, the empty one is the provider's own choice.
+    `callback_url`: where the provider may say that something has happened; empty where nobody could hear it.
     """
 
-    prompt_characters: Range
-    widths: Range | None = None
-    heights: Range | None = None
-    durations_s: Range | None = None
-    qualities: frozenset[str] = _PROVIDERS_CHOICE
-    audio: bool = False
-    references: ReferenceCapability = _NO_REFERENCES
-    adaptive_ratio: bool = False
-    watermark: bool = False
-    last_frame: bool = False
-    voices: frozenset[str] = _PROVIDERS_CHOICE
-    formats: frozenset[str] = _PROVIDERS_CHOICE
-    styles: frozenset[str] = _PROVIDERS_CHOICE
-    max_words: Range | None = None
+    clock: Clock
+    calls: Calls = field(default_factory=NoCalls)
+    results: Results = field(default_factory=NoResults)
+    callback_url: str = field(default="", repr=False)
 
-    def accepts(self, generation: Generation) -> bool:
-        """Whether a model of this capability can make exactly this."""
-        measured = (
-            (generation.width, self.widths),
-            (generation.height, self.heights),
-            (generation.duration_s, self.durations_s),
-            (generation.max_words, self.max_words),
-        )
-        switches = (
-            (generation.audio, self.audio),
-            (generation.adaptive_ratio, self.adaptive_ratio),
-            (generation.watermark, self.watermark),
-            (generation.last_frame, self.last_frame),
-        )
-        return (
-            len(generation.prompt) in self.prompt_characters
-            and all(value == 0 if limits is None else value in limits for value, limits in measured)
-            and all(can or not wanted for wanted, can in switches)
-            and generation.quality in self.qualities
-            and generation.voice in self.voices
-            and generation.format in self.formats
-            and generation.style in self.styles
-            and self.references.takes(generation.references)
-        )
+
+# ---------------------------------------------------------------- models and cost, as data
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,13 +284,25 @@ class CostRule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of one provider: Atelier's name, the provider's name, and its data."""
+    """One model of one provider: Atelier's name, the provider's name, and its data.
+
+    `output_lifetime_s`: how long an output can be fetched after its task ended, 0 where that is not limited.
+    `retires_at_ms`: when the provider stops serving it, 0 for never; from then on no job is given to it.
+    `longest_s`: a task that runs longer than this is given up, until past tasks have shown what is usual.
+    `concurrency_limit`: of one account for this model, beside the account's own limit; 0 for none.
+    `extras`: what this provider's adapter alone understands.
+    """
 
     model: str
     upstream: str
     kind: Kind
     capability: Capability
     cost: CostRule
+    output_lifetime_s: int = 0
+    retires_at_ms: int = 0
+    longest_s: int = 0
+    concurrency_limit: int = 0
+    extras: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +312,9 @@ class Terms:
     `unknown_window_s`: how long after a submission in doubt its task may still appear in the provider's list.
     `resubmit_once`: whether a job whose submission was given up may be submitted once more, possibly paid twice.
     `polls_per_second`, `poll_burst`: the budget of one account.
+    `submits_per_minute`: what one account may send, 0 for no limit. `tasks_at_once`: over all accounts, 0 for no limit.
+    `usd_micros_per_unit`: what one unit of the provider's costs, so that prices of providers can be compared.
+    `upload_lifetime_s`: how long an account keeps an uploaded reference whose provider does not say, 0 for a year.
     """
 
     submit_timeout_s: float = 30.0
@@ -339,6 +325,11 @@ class Terms:
     resubmit_once: bool = False
     polls_per_second: float = 20.0
     poll_burst: int = 40
+    upload_timeout_s: float = 60.0
+    submits_per_minute: int = 0
+    tasks_at_once: int = 0
+    usd_micros_per_unit: int = 1_000_000
+    upload_lifetime_s: int = 86_400
 
 
 # ---------------------------------------------------------------- the plug-in
@@ -350,6 +341,8 @@ class Adapter(abc.ABC):
     name: ClassVar[str]
     features: ClassVar[frozenset[Feature]] = frozenset()
     terms: ClassVar[Terms] = Terms()
+    # Where the provider is, by the account's option that says otherwise: the only places that credentials are sent to.
+    addresses: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def models(self) -> Sequence[ModelSpec]:
@@ -398,10 +391,28 @@ class Adapter(abc.ABC):
         raise NotImplementedError(Feature.POLL_MANY)
 
     async def list_tasks(
-        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int
+        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
     ) -> Sequence[TaskRef]:
-        """Feature.LIST: tasks begun at or after `since_ms` whose content is what `prepared` asked for."""
+        """Feature.LIST: tasks begun at or after `since_ms` whose content is what `prepared` asked for.
+
+        `reference`: what `submit` was given. Where the provider gives it back, it decides instead of the content.
+        """
         raise NotImplementedError(Feature.LIST)
+
+    async def upload(
+        self, context: Context, account: AccountAccess, spec: ModelSpec, file: ReferenceFile
+    ) -> RemoteFile:
+        """Feature.UPLOAD: bring a reference to this account. Unbilled, so that repeating it only costs time."""
+        raise NotImplementedError(Feature.UPLOAD)
+
+    async def hint(
+        self, context: Context, account: AccountAccess, headers: Mapping[str, str], body: bytes
+    ) -> Hint | None:
+        """Feature.HINTS: what a webhook of the provider's is about; None where its signature is not right.
+
+        Header names are lower-case. Where a provider signs nothing, the unguessable address it was sent to is all there is.
+        """
+        raise NotImplementedError(Feature.HINTS)
 
     async def cancel(self, context: Context, account: AccountAccess, task: TaskRef) -> Cancellation:
         """Feature.CANCEL: stop a task that nobody wants any more. Harmless when it has ended or was stopped before."""

@@ -50,6 +50,12 @@ class InvalidRequest(ProviderError):
     scope, next, code = Scope.REQUEST, Next.FAIL, "invalid_request"
 
 
+class ReferenceRejected(InvalidRequest):
+    """The provider does not take one of the references, whatever account it comes from."""
+
+    code = "reference_rejected"
+
+
 class ContentBlocked(ProviderError):
     """The provider refused the content; the customer's answer, never tried elsewhere."""
 
@@ -86,6 +92,24 @@ class RateLimited(ProviderError):
     scope, next, code = Scope.ACCOUNT, Next.ROTATE, "rate_limited"
 
 
+class ConcurrencyLimited(RateLimited):
+    """429: as many tasks as the account may have are running; nothing is wrong with its pace."""
+
+    code = "concurrency_limited"
+
+
+class Overloaded(ProviderError):
+    """The provider says that it is too busy, on whatever account: certainly not accepted."""
+
+    scope, next, code = Scope.PROVIDER, Next.ROTATE, "overloaded"
+
+
+class ProtocolViolation(ProviderError):
+    """An answer that is not of the documented shape. Of a submission nobody knows then what it did: SubmissionUnknown."""
+
+    scope, next, code = Scope.PROVIDER, Next.FAIL, "protocol_violation"
+
+
 class TransientFailure(ProviderError):
     """5xx, or a connection that failed before the request was sent: certainly not accepted."""
 
@@ -96,6 +120,12 @@ class GenerationFailed(ProviderError):
     """Accepted, ran, and died."""
 
     scope, next, code = Scope.JOB, Next.FAIL, "generation_failed"
+
+
+class GenerationDied(GenerationFailed):
+    """Accepted, ran, and died of the provider's own trouble: another account may do better. Only where it was not charged."""
+
+    next, code = Next.ROTATE, "generation_died"
 
 
 class SubmissionUnknown(ProviderError):

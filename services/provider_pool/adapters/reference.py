@@ -114,6 +114,10 @@ class ReferenceCapability:
     """How many references a model takes, of which sides in pixels, and of which length.
 
     `frames`: whether images may be the film's first and last frame; these count as images.
+    `total`: of all media together; the other numbers that are 0 by default bound nothing then.
+    `videos_total_ms`, `audios_total_ms`: what all videos, all sounds may last together.
+    `ratios_percent`: of an image, its width in hundredths of its height.
+    `video_types`, `audio_types`: content types; none for any.
     """
 
     images: int = 0
@@ -123,32 +127,84 @@ class ReferenceCapability:
     audios: int = 0
     durations_ms: Range = Range(0, 60_500)
     frames: bool = False
+    total: int = 0
+    frames_exclude_references: bool = False
+    last_needs_first: bool = False
+    audio_needs_picture: bool = False
+    videos_total_ms: int = 0
+    audios_total_ms: int = 0
+    ratios_percent: Range | None = None
+    image_bytes: int = 0
+    video_bytes: int = 0
+    audio_bytes: int = 0
+    total_bytes: int = 0
+    video_types: frozenset[str] = frozenset()
+    audio_types: frozenset[str] = frozenset()
 
     def takes(self, references: Sequence[Reference]) -> bool:
         """Whether the model takes so many of such roles."""
-        counted = Counter(reference.role.medium for reference in references)
-        framed = any(
-            reference.role in (ReferenceRole.FIRST_FRAME, ReferenceRole.LAST_FRAME)
-            for reference in references
-        )
+        if not references:
+            return True
+        roles = Counter(reference.role for reference in references)
+        media = Counter(reference.role.medium for reference in references)
+        framed = roles[ReferenceRole.FIRST_FRAME] + roles[ReferenceRole.LAST_FRAME]
         return (
-            counted[Medium.IMAGE] <= self.images
-            and counted[Medium.VIDEO] <= self.videos
-            and counted[Medium.AUDIO] <= self.audios
+            media[Medium.IMAGE] <= self.images
+            and media[Medium.VIDEO] <= self.videos
+            and media[Medium.AUDIO] <= self.audios
+            and (not self.total or len(references) <= self.total)
             and (self.frames or not framed)
+            and not (self.frames_exclude_references and framed and framed < len(references))
+            and not (
+                self.last_needs_first and roles[ReferenceRole.LAST_FRAME] > roles[ReferenceRole.FIRST_FRAME]
+            )
+            and not (self.audio_needs_picture and media[Medium.AUDIO] == len(references))
+        )
+
+    def suit(self, files: Sequence[ReferenceFile]) -> bool:
+        """Whether the model takes each of these files, and all of them together."""
+        lasting = Counter[Medium]()
+        for file in files:
+            lasting[file.role.medium] += file.duration_ms
+        return (
+            all(map(self.suits, files))
+            and _at_most(sum(file.size_bytes for file in files), self.total_bytes)
+            and (not self.videos_total_ms or lasting[Medium.VIDEO] <= self.videos_total_ms)
+            and (not self.audios_total_ms or lasting[Medium.AUDIO] <= self.audios_total_ms)
         )
 
     def suits(self, file: ReferenceFile) -> bool:
         """Whether the model takes a file of this size and length."""
         match file.role.medium:
             case Medium.AUDIO:
-                return file.duration_ms in self.durations_ms
+                return (
+                    file.duration_ms in self.durations_ms
+                    and _at_most(file.size_bytes, self.audio_bytes)
+                    and _among(file.content_type, self.audio_types)
+                )
             case Medium.VIDEO:
                 sides_px = self.video_sides_px
                 return (
                     file.width in sides_px
                     and file.height in sides_px
                     and file.duration_ms in self.durations_ms
+                    and _at_most(file.size_bytes, self.video_bytes)
+                    and _among(file.content_type, self.video_types)
                 )
             case _:
-                return file.width in self.sides_px and file.height in self.sides_px
+                return (
+                    file.width in self.sides_px
+                    and file.height in self.sides_px
+                    and _at_most(file.size_bytes, self.image_bytes)
+                    and (
+                        self.ratios_percent is None or file.width * 100 // file.height in self.ratios_percent
+                    )
+                )
+
+
+def _at_most(value: int, limit: int) -> bool:
+    return not limit or value <= limit
+
+
+def _among(value: str, known: frozenset[str]) -> bool:
+    return not known or value in known

@@ -158,7 +158,7 @@ class Preparation:
             return None
         takes = spec.capability.references
         pairs = zip(kept, generation.references, strict=True)
-        if all(takes.suits(one.file(reference.strength, reference.role)) for one, reference in pairs):
+        if takes.suit([one.file(reference.strength, reference.role) for one, reference in pairs]):
             return None
         return _failure(FailureReason.REFERENCE_UNSUITABLE, "unsuitable_size")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+import msgspec
+from sqlalchemy import Connection, Row, delete, select, update
 
 from services.chassis.database import insert_rows, locked, update_rows, upsert_rows
 from services.chassis.prepared_statements import Prepared, Rows, prepared
@@ -27,10 +27,14 @@ _RULE_COLUMNS = [
     if column.name not in {"label", "options", "credentials_sealed", "created_at_ms"}
 ]
 _RULE_NAMES = [column.name for column in _RULE_COLUMNS]
-_PLAIN_NAMES = [name for name in _RULE_NAMES if name not in {"state", "models"}]
+_PLAIN_NAMES = [name for name in _RULE_NAMES if name not in {"state", "models", "leases_by_model"}]
 _RECORD_COLUMNS = [column for column in ACCOUNTS.columns if column.name != "credentials_sealed"]
-_LOAD_NAMES = ("leases", "leased_millis", "last_leased_at_ms")
-_load = attrgetter("account_id", *_LOAD_NAMES)
+_LOAD_NAMES = ("leases", "leased_millis", "last_leased_at_ms", "pace_at_ms", "leases_by_model")
+_BOOKED_NAMES = ("balance_millis", "booked_millis")
+_LEARNT_NAMES = ("concurrency_learnt", "successes")
+_TOLD_NAMES = ("balance_millis", "balance_read_at_ms", "renews_at_ms", "concurrency_told")
+_counts = msgspec.json.Decoder(dict[str, int]).decode
+_NO_COUNTS = "{}"
 _ALL = prepared(select(*_RULE_COLUMNS))
 _LOCK_ALL = prepared(locked(select(*_RULE_COLUMNS), ACCOUNTS.c.account_id))
 _LOCK = prepared(
@@ -65,6 +69,10 @@ class AccountRecord:
     label: str
     options: Mapping[str, str]
     created_at_ms: int
+
+    def having(self, account: Account) -> AccountRecord:
+        """The same with another `account`."""
+        return replace(self, account=account)
 
 
 def load_accounts(connection: Connection) -> dict[str, Account]:
@@ -145,6 +153,13 @@ def insert_account(connection: Connection, record: AccountRecord, sealed: bytes)
         "credentials_sealed": sealed,
         "created_at_ms": record.created_at_ms,
         "last_leased_at_ms": 0,
+        "balance_read_at_ms": account.balance_read_at_ms,
+        "booked_millis": 0,
+        "concurrency_told": account.concurrency_told,
+        "concurrency_learnt": 0,
+        "successes": 0,
+        "pace_at_ms": 0,
+        "leases_by_model": _NO_COUNTS,
     }
     return insert_rows(connection, ACCOUNTS, [row], ignore_conflicts=True) == 1
 
@@ -157,20 +172,75 @@ def update_account(connection: Connection, record: AccountRecord) -> None:
 
 def loads_step(accounts: Iterable[Account]) -> WriteChange:
     """What leases change of accounts that the caller has locked."""
-    rows = sorted([_load(account) for account in accounts])
+    rows = sorted(
+        (
+            one.account_id,
+            one.leases,
+            one.leased_millis,
+            one.last_leased_at_ms,
+            one.pace_at_ms,
+            _counts_text(one.leases_by_model),
+        )
+        for one in accounts
+    )
     return WriteChange(ACCOUNTS, ("account_id",), ("account_id", *_LOAD_NAMES), rows)
 
 
-def balances_step(balances_millis: Mapping[str, int]) -> WriteChange:
-    """The balances of accounts that the caller has locked."""
-    return WriteChange(
-        ACCOUNTS, ("account_id",), ("account_id", "balance_millis"), sorted(balances_millis.items())
+def balances_step(accounts: Iterable[Account]) -> WriteChange:
+    """What bookings change of accounts that the caller has locked."""
+    return _step(_BOOKED_NAMES, accounts)
+
+
+def learnt_step(accounts: Iterable[Account]) -> WriteChange:
+    """What was learnt of how many tasks at once accounts have that the caller has locked."""
+    return _step(_LEARNT_NAMES, accounts)
+
+
+def save_learnt(connection: Connection, account: Account) -> None:
+    """Write what was learnt of one account that the caller has locked."""
+    write_together(connection, (learnt_step([account]),))
+
+
+def save_told(connection: Connection, account: Account) -> None:
+    """Write what the provider told of an account that the caller has locked."""
+    write_together(connection, (_step(_TOLD_NAMES, [account]),))
+
+
+def replace_sealed(connection: Connection, account_id: str, before: bytes, after: bytes) -> bool:
+    """Write sealed credentials where `before` still stands; False if somebody has replaced it."""
+    statement = (
+        update(ACCOUNTS)
+        .where(ACCOUNTS.c.account_id == account_id, ACCOUNTS.c.credentials_sealed == before)
+        .values(credentials_sealed=after)
     )
+    return connection.execute(statement).rowcount == 1
 
 
-def save_balances(connection: Connection, balances_millis: Mapping[str, int]) -> None:
-    """Write the balances of accounts that the caller has locked."""
-    write_together(connection, (balances_step(balances_millis),))
+def save_sealed(connection: Connection, account_id: str, sealed: bytes) -> None:
+    """Write other sealed credentials. The caller holds the account's lock."""
+    statement = update(ACCOUNTS).where(ACCOUNTS.c.account_id == account_id)
+    connection.execute(statement.values(credentials_sealed=sealed))
+
+
+def load_sealed_page(connection: Connection, after_account_id: str, limit: int) -> list[tuple[str, bytes]]:
+    """Sealed credentials in the order of their accounts."""
+    statement = (
+        select(ACCOUNTS.c.account_id, ACCOUNTS.c.credentials_sealed)
+        .where(ACCOUNTS.c.account_id > after_account_id)
+        .order_by(ACCOUNTS.c.account_id)
+        .limit(limit)
+    )
+    return [(row.account_id, row.credentials_sealed) for row in connection.execute(statement)]
+
+
+def _step(names: tuple[str, ...], accounts: Iterable[Account]) -> WriteChange:
+    # In the order of their key, or replicas deadlock.
+    rows = sorted((one.account_id, *[getattr(one, name) for name in names]) for one in accounts)
+    return WriteChange(ACCOUNTS, ("account_id",), ("account_id", *names), rows)
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return msgspec.json.encode(dict(sorted(counts.items()))).decode() if counts else _NO_COUNTS
 
 
 def save_breakers(connection: Connection, breakers: Mapping[tuple[str, str], Breaker]) -> None:
@@ -226,6 +296,7 @@ def _account(row: Mapping[Any, Any], breakers: Mapping[str, Breaker]) -> Account
     return Account(
         state=AccountState(row["state"]),
         models=_models(row["models"]),
+        leases_by_model=_counts(row["leases_by_model"]),
         breakers=breakers,
         **{name: row[name] for name in _PLAIN_NAMES},
     )

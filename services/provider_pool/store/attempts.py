@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,13 +21,14 @@ from services.chassis.database import (
 )
 from services.chassis.prepared_statements import Rows
 from services.provider_pool import attempts as rules
-from services.provider_pool import errors, health
+from services.provider_pool import concurrency, errors, health
 from services.provider_pool.attempts import Attempt, AttemptState, Failure
+from services.provider_pool.history import Event, events_of
 from services.provider_pool.leases import Lease, LeaseState
-from services.provider_pool.pool import Account
+from services.provider_pool.pool import WHOLE_ACCOUNT, Account, booked
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item, Signal
 from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
-from services.provider_pool.store import accounts, leases
+from services.provider_pool.store import accounts, events, leases
 
 _NAMES = tuple(column.name for column in ATTEMPTS.columns)
 _NAMED = select(*ATTEMPTS.columns).where(member_of_named(ATTEMPTS.c.attempt_id, "attempt_ids"))
@@ -78,8 +79,10 @@ class _Book:
         self._accounts = held
         self._new: set[str] = set()
         self._changed: set[str] = set()
-        self._balances: dict[str, int] = {}
+        self._paying: set[str] = set()
+        self._learning: set[str] = set()
         self._breakers: dict[tuple[str, str], health.Breaker] = {}
+        self._events: dict[str, list[Event]] = {}
 
     def begin(self, item: Begin, lent: Mapping[str, Lease], providers: Mapping[str, str]) -> Answer:
         known = self._attempts.get(item.attempt_id)
@@ -114,12 +117,14 @@ class _Book:
         known = self._attempts.get(item.attempt_id)
         if known is None:
             return errors.attempt_not_found(item.attempt_id)
-        if item.to is not None and not rules.may_become(known, item.to):
+        if item.to is not None and not rules.may_become(known, item.to, item.seen):
             return known
         if item.collected is not None and known.state is not AttemptState.SUCCEEDED:
             # Another replica found the outputs unusable meanwhile, and has told so.
             return known
         after = self._booked(changed(known, item), item)
+        if told := item.events + events_of(known, after, item.now_ms):
+            self._events.setdefault(item.attempt_id, []).extend(told)
         if after != known:
             self._attempts[item.attempt_id] = after
             self._changed.add(item.attempt_id)
@@ -131,13 +136,21 @@ class _Book:
             return attempt
         owed_millis = item.cost_millis - (attempt.cost_millis if attempt.booked else 0)
         if owed_millis:
-            balance_millis = self._balances.get(attempt.account_id, account.balance_millis)
-            self._balances[attempt.account_id] = balance_millis - owed_millis
+            self._accounts[attempt.account_id] = booked(account, owed_millis)
+            self._paying.add(attempt.account_id)
         return replace(attempt, booked=True, cost_millis=item.cost_millis)
 
     def _signal(self, signal: Signal, now_ms: int) -> None:
         account = self._accounts.get(signal.account_id)
         if account is None:
+            return
+        if signal.model == WHOLE_ACCOUNT:
+            self._learn(account, signal)
+        if (
+            signal.fault is not None
+            and signal.fault.kind is health.FaultKind.CROWDED
+            and not concurrency.is_at_least(account)
+        ):
             return
         key = (signal.account_id, signal.model)
         before = self._breakers.get(key, account.breakers.get(signal.model, health.CLOSED))
@@ -148,12 +161,26 @@ class _Book:
         if after != before:
             self._breakers[key] = after
 
+    def _learn(self, account: Account, signal: Signal) -> None:
+        """How many tasks at once the account has, from one that was taken or refused."""
+        after = account
+        if signal.fault is None:
+            after = concurrency.after_success(account)
+        elif signal.fault.kind is health.FaultKind.CROWDED:
+            after = concurrency.after_refusal(account)
+        if after != account:
+            self._accounts[account.account_id] = after
+            self._learning.add(account.account_id)
+
     def write(self, connection: Connection) -> None:
         new = [tuple(_row(self._attempts[name]).values()) for name in sorted(self._new)]
         changed = [self._attempts[name] for name in sorted(self._changed - self._new)]
-        balances = accounts.balances_step(self._balances)
+        balances = accounts.balances_step(self._accounts[name] for name in self._paying)
         write_together(connection, (Insertion(ATTEMPTS, _NAMES, new), changes_step(changed), balances))
+        # Rare, and of rows that the statement above may have written.
+        write_together(connection, (accounts.learnt_step(self._accounts[name] for name in self._learning),))
         accounts.save_breakers(connection, self._breakers)
+        events.add_events(connection, self._events)
 
 
 def changed(attempt: Attempt, item: Change) -> Attempt:
@@ -176,8 +203,13 @@ def changed(attempt: Attempt, item: Change) -> Attempt:
     return after
 
 
-def mark_orphans(connection: Connection, me: str, alone: bool, answer_by_ms: int, now_ms: int) -> list[str]:
-    """Turn attempts that nobody is sending any more into `unknown` ones, and name them."""
+def mark_orphans(
+    connection: Connection, me: str, alone: bool, answer_by_ms: Callable[[str], int], now_ms: int
+) -> list[str]:
+    """Turn attempts that nobody is sending any more into `unknown` ones, and name them.
+
+    `answer_by_ms`: given a provider, how long after its beginning a submission to it has an outcome.
+    """
     statement = select(ATTEMPTS).where(IS_UNDECIDED, ATTEMPTS.c.state == "submitting")
     rows = connection.execute(locked(statement, ATTEMPTS.c.attempt_id)).all()
     orphans = [
@@ -188,12 +220,17 @@ def mark_orphans(connection: Connection, me: str, alone: bool, answer_by_ms: int
             attempt.created_at_ms,
             me=me,
             alone=alone,
-            answer_by_ms=answer_by_ms,
+            answer_by_ms=answer_by_ms(attempt.provider),
             now_ms=now_ms,
         )
     ]
     save_attempts(connection, orphans)
-    return [attempt.attempt_id for attempt in orphans]
+    told = {orphan.attempt_id: orphan for orphan in orphans}
+    before = {attempt.attempt_id: attempt for attempt in map(_attempt, rows) if attempt.attempt_id in told}
+    events.add_events(
+        connection, {name: events_of(before[name], orphan, now_ms) for name, orphan in told.items()}
+    )
+    return sorted(told)
 
 
 def owned_tasks(connection: Connection, account_id: str, task_ids: Iterable[str]) -> set[str]:
@@ -204,15 +241,19 @@ def owned_tasks(connection: Connection, account_id: str, task_ids: Iterable[str]
     return set(connection.execute(statement).scalars())
 
 
-def has_twin_in_flight(connection: Connection, attempt: Attempt) -> bool:
-    """Whether a request with the same content is being sent on the account: a task found now may be that one's."""
-    statement = select(ATTEMPTS.c.attempt_id).where(
+def sending_since_ms(connection: Connection, attempt: Attempt) -> int | None:
+    """When the first of the requests for the same model that are being sent on the account began; None without one.
+
+    A task that was begun since then may be that one's. Not by fingerprint: providers' lists tell less than that.
+    """
+    statement = select(func.min(ATTEMPTS.c.created_at_ms)).where(
         IS_UNDECIDED,
         ATTEMPTS.c.state == "submitting",
         ATTEMPTS.c.account_id == attempt.account_id,
-        ATTEMPTS.c.fingerprint == attempt.fingerprint,
+        ATTEMPTS.c.model == attempt.model,
     )
-    return connection.execute(statement.limit(1)).first() is not None
+    since_ms: int | None = connection.execute(statement).scalar_one()
+    return since_ms
 
 
 def count_abandoned(connection: Connection, job_id: str) -> int:
@@ -229,6 +270,14 @@ def load_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
 def load_named(connection: Connection, attempt_ids: Iterable[str]) -> list[Attempt]:
     """These attempts, as far as they are there, in no order."""
     return [_attempt(row) for row in _LOAD.rows(connection, attempt_ids=sorted(set(attempt_ids)))]
+
+
+def load_by_task(connection: Connection, account_id: str, task_ids: Sequence[str]) -> list[Attempt]:
+    """The attempts on the account that have these tasks."""
+    statement = select(ATTEMPTS).where(
+        ATTEMPTS.c.account_id == account_id, ATTEMPTS.c.task_id != "", member_of(ATTEMPTS.c.task_id, task_ids)
+    )
+    return [_attempt(row) for row in connection.execute(statement)]
 
 
 def load_attempts(

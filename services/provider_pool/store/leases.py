@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Text, delete, literal_column, select
+from sqlalchemy import Connection, Text, delete, func, literal_column, select
 
 from services.chassis.database import Upsertion, locked, member_of
 from services.chassis.prepared_statements import Prepared, Rows, prepared
@@ -22,6 +22,7 @@ _COLUMNS = (
     LEASES.c.created_at_ms,
     LEASES.c.expires_at_ms,
     LEASES.c.ended_at_ms,
+    LEASES.c.model,
 )
 _NAMES = tuple(column.name for column in _COLUMNS)
 
@@ -67,6 +68,7 @@ def leases_step(leases: Sequence[Lease]) -> Upsertion:
             lease.created_at_ms,
             lease.expires_at_ms,
             lease.ended_at_ms,
+            lease.model,
         )
         for lease in leases
     ]
@@ -91,6 +93,19 @@ def load_open(
     return [_lease(row) for row in connection.execute(statement.order_by(attempt_id).limit(limit))]
 
 
+def count_open(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many leases are open, by account and model; those from before models were counted are left out."""
+    statement = (
+        select(LEASES.c.account_id, LEASES.c.model, func.count())
+        .where(LEASES.c.state == "open", LEASES.c.model != "")
+        .group_by(LEASES.c.account_id, LEASES.c.model)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for account_id, model, count in connection.execute(statement):
+        found.setdefault(account_id, {})[model] = count
+    return found
+
+
 def delete_ended(connection: Connection, before_ms: int, limit: int) -> int:
     """Forget leases and tombstones that ended long ago, at most `limit` at a time."""
     old = (
@@ -104,5 +119,5 @@ def delete_ended(connection: Connection, before_ms: int, limit: int) -> int:
 
 
 def _lease(row: Sequence[Any]) -> Lease:
-    attempt_id, job_id, account_id, ceiling_millis, state, *times = row
-    return Lease(attempt_id, job_id, account_id, ceiling_millis, LeaseState(state), *times)
+    attempt_id, job_id, account_id, ceiling_millis, state, *rest = row
+    return Lease(attempt_id, job_id, account_id, ceiling_millis, LeaseState(state), *rest)

@@ -12,12 +12,17 @@ from services.provider_pool import attempts as attempt_rules
 from services.provider_pool import leases as rules
 from services.provider_pool.attempts import Attempt
 from services.provider_pool.leases import Batch, Lease, LeaseState
+from services.provider_pool.market import OPEN_MARKET, Market
 from services.provider_pool.pool import Account, Policy
 from services.provider_pool.store import accounts, attempts, leases
 
 
 def apply(
-    connection: Connection, items: Sequence[rules.Item], policy: Policy, now_ms: int
+    connection: Connection,
+    items: Sequence[rules.Item],
+    policy: Policy,
+    now_ms: int,
+    market: Market = OPEN_MARKET,
 ) -> list[rules.Answer]:
     """Answer a batch under the locks of all accounts, and write what it changed.
 
@@ -29,7 +34,7 @@ def apply(
     open_ends = _open_ends(connection, items, lent)
     owed_millis = {one.attempt_id: one.cost_millis for one in open_ends.values()}
     batch = Batch(held, lent, now_ms, owed_millis)
-    answers = rules.apply(items, batch, policy)
+    answers = rules.apply(items, batch, policy, market)
     changed = [batch.leases[name] for name in sorted(batch.changed_leases)]
     loads = accounts.loads_step(batch.accounts[name] for name in batch.changed_accounts)
     write_together(connection, (loads, leases.leases_step(changed)))
@@ -56,5 +61,18 @@ def _open_ends(
 
 def _book(connection: Connection, open_ends: Sequence[Attempt], held: Mapping[str, Account]) -> None:
     charged = {one.account_id for one in open_ends}
-    balances = accounts.balances_step({name: held[name].balance_millis for name in charged})
+    balances = accounts.balances_step([held[name] for name in charged])
     write_together(connection, (attempts.changes_step(open_ends), balances))
+
+
+def recount(connection: Connection) -> list[str]:
+    """Put right what accounts count by model, and name those that were wrong: a release that did not count was running."""
+    held = accounts.lock_accounts(connection)
+    counts = leases.count_open(connection)
+    wrong = [
+        replace(account, leases_by_model=counts.get(name, {}))
+        for name, account in held.items()
+        if account.leases_by_model != counts.get(name, {})
+    ]
+    write_together(connection, (accounts.loads_step(wrong),))
+    return sorted(account.account_id for account in wrong)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, select
 
 from services.chassis.database import locked, member_of
 from services.provider_pool.schema import ATTEMPTS
+from services.provider_pool.store import events
 
 
 class OpenAttempt(NamedTuple):
@@ -44,4 +45,5 @@ def forget_ended(connection: Connection, before_ms: int, limit: int) -> int:
         select(ATTEMPTS.c.attempt_id).where(member_of(ATTEMPTS.c.attempt_id, named)), ATTEMPTS.c.attempt_id
     )
     connection.execute(held)
+    events.delete_events(connection, named)
     return connection.execute(delete(ATTEMPTS).where(member_of(ATTEMPTS.c.attempt_id, named))).rowcount

@@ -49,6 +49,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The provider did not answer, or not in time; nothing is known that was not known before."""
     REASON_REFERENCE_REFUSED: _Reason.ValueType  # 10
     """The content of a staged reference is not taken; metadata.rule says by which rule."""
+    REASON_CREDENTIALS_REFUSED: _Reason.ValueType  # 11
+    """The provider did not accept the credentials; nothing was stored."""
+    REASON_UNKNOWN_HINT: _Reason.ValueType  # 12
+    """No attempt waits for a hint at that address."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix."""
@@ -75,6 +79,10 @@ REASON_PROVIDER_UNREACHABLE: Reason.ValueType  # 9
 """The provider did not answer, or not in time; nothing is known that was not known before."""
 REASON_REFERENCE_REFUSED: Reason.ValueType  # 10
 """The content of a staged reference is not taken; metadata.rule says by which rule."""
+REASON_CREDENTIALS_REFUSED: Reason.ValueType  # 11
+"""The provider did not accept the credentials; nothing was stored."""
+REASON_UNKNOWN_HINT: Reason.ValueType  # 12
+"""No attempt waits for a hint at that address."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:
@@ -1396,6 +1404,8 @@ class Account(_message.Message):
     BREAKERS_FIELD_NUMBER: _builtins.int
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     LAST_LEASED_AT_MS_FIELD_NUMBER: _builtins.int
+    BALANCE_READ_AT_MS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     provider: _builtins.str
     label: _builtins.str
@@ -1417,6 +1427,10 @@ class Account(_message.Message):
     weight: _builtins.int
     created_at_ms: _builtins.int
     last_leased_at_ms: _builtins.int
+    balance_read_at_ms: _builtins.int
+    """When the provider last told the balance; 0: it never has."""
+    slots: _builtins.int
+    """Tasks at once as far as is known: what the provider says and its refusals taught may be less than concurrency_limit."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models it may serve; empty: all that its provider's adapter serves."""
@@ -1448,14 +1462,281 @@ class Account(_message.Message):
         breakers: _abc.Iterable[Global___Breaker] | None = ...,
         created_at_ms: _builtins.int = ...,
         last_leased_at_ms: _builtins.int = ...,
+        balance_read_at_ms: _builtins.int = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "balance_millis", b"balance_millis", "breakers", b"breakers", "concurrency_limit", b"concurrency_limit", "created_at_ms", b"created_at_ms", "label", b"label", "last_leased_at_ms", b"last_leased_at_ms", "leased_millis", b"leased_millis", "leases", b"leases", "models", b"models", "options", b"options", "priority", b"priority", "provider", b"provider", "renews_at_ms", b"renews_at_ms", "serves_live", b"serves_live", "serves_test", b"serves_test", "state", b"state", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "balance_millis", b"balance_millis", "balance_read_at_ms", b"balance_read_at_ms", "breakers", b"breakers", "concurrency_limit", b"concurrency_limit", "created_at_ms", b"created_at_ms", "label", b"label", "last_leased_at_ms", b"last_leased_at_ms", "leased_millis", b"leased_millis", "leases", b"leases", "models", b"models", "options", b"options", "priority", b"priority", "provider", b"provider", "renews_at_ms", b"renews_at_ms", "serves_live", b"serves_live", "serves_test", b"serves_test", "slots", b"slots", "state", b"state", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class CheckAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAccountRequest: _TypeAlias = CheckAccountRequest  # noqa: Y015
+
+@_typing.final
+class CheckAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    passed: _builtins.bool
+    detail: _builtins.str
+    """Why not; for operators."""
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        passed: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "detail", b"detail", "passed", b"passed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAccountResponse: _TypeAlias = CheckAccountResponse  # noqa: Y015
+
+@_typing.final
+class ReplaceCredentialsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CredentialsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    UNCHECKED_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    unchecked: _builtins.bool
+    """Store them without asking the provider."""
+    @_builtins.property
+    def credentials(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """All of them; sealed on arrival and never readable again."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        credentials: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unchecked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "credentials", b"credentials", "unchecked", b"unchecked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceCredentialsRequest: _TypeAlias = ReplaceCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceCredentialsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceCredentialsResponse: _TypeAlias = ReplaceCredentialsResponse  # noqa: Y015
+
+@_typing.final
+class GetHeadroomRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHeadroomRequest: _TypeAlias = GetHeadroomRequest  # noqa: Y015
+
+@_typing.final
+class GetHeadroomResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Model(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        ACCOUNTS_FIELD_NUMBER: _builtins.int
+        AVAILABLE_USD_MICROS_FIELD_NUMBER: _builtins.int
+        SPENT_USD_MICROS_PER_HOUR_FIELD_NUMBER: _builtins.int
+        HEADROOM_MINUTES_FIELD_NUMBER: _builtins.int
+        UNLIMITED_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        accounts: _builtins.int
+        """Accounts that could take a job of it if they were idle."""
+        available_usd_micros: _builtins.int
+        """What these accounts' balances are worth, less what their leases may cost, in millionths of a US dollar."""
+        spent_usd_micros_per_hour: _builtins.int
+        """What the model's jobs cost in the last hour, in the same unit."""
+        headroom_minutes: _builtins.int
+        """The first by the second, in minutes; 0 with `unlimited`."""
+        unlimited: _builtins.bool
+        """Nothing was spent in the last hour."""
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            accounts: _builtins.int = ...,
+            available_usd_micros: _builtins.int = ...,
+            spent_usd_micros_per_hour: _builtins.int = ...,
+            headroom_minutes: _builtins.int = ...,
+            unlimited: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "available_usd_micros", b"available_usd_micros", "headroom_minutes", b"headroom_minutes", "model", b"model", "spent_usd_micros_per_hour", b"spent_usd_micros_per_hour", "unlimited", b"unlimited"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetHeadroomResponse.Model]: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___GetHeadroomResponse.Model] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHeadroomResponse: _TypeAlias = GetHeadroomResponse  # noqa: Y015
+
+@_typing.final
+class ListModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Offer(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        KIND_FIELD_NUMBER: _builtins.int
+        PROVIDER_FIELD_NUMBER: _builtins.int
+        UPSTREAM_FIELD_NUMBER: _builtins.int
+        RETIRES_AT_MS_FIELD_NUMBER: _builtins.int
+        ACCOUNTS_FIELD_NUMBER: _builtins.int
+        PATIENCE_MS_FIELD_NUMBER: _builtins.int
+        SEEN_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        kind: Global___Kind.ValueType
+        provider: _builtins.str
+        upstream: _builtins.str
+        """The provider's own name for it."""
+        retires_at_ms: _builtins.int
+        """When the provider stops serving it; 0: no end is known."""
+        accounts: _builtins.int
+        """Accounts of the provider that may serve it now."""
+        patience_ms: _builtins.int
+        """How long a task may run before it is given up, as past tasks and the operator's ceiling have it."""
+        seen: _builtins.int
+        """Past tasks that this was learnt from."""
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            kind: Global___Kind.ValueType = ...,
+            provider: _builtins.str = ...,
+            upstream: _builtins.str = ...,
+            retires_at_ms: _builtins.int = ...,
+            accounts: _builtins.int = ...,
+            patience_ms: _builtins.int = ...,
+            seen: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "kind", b"kind", "model", b"model", "patience_ms", b"patience_ms", "provider", b"provider", "retires_at_ms", b"retires_at_ms", "seen", b"seen", "upstream", b"upstream"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListModelsResponse.Offer]: ...
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[Global___ListModelsResponse.Offer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class CreateAccountRequest(_message.Message):
@@ -1513,15 +1794,20 @@ class CreateAccountRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    UNCHECKED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     label: _builtins.str
     serves_live: _builtins.bool
     serves_test: _builtins.bool
     concurrency_limit: _builtins.int
+    """0: what the provider says; it is asked unless `unchecked`."""
     balance_millis: _builtins.int
+    """Where the provider tells a balance, a renewal date, or how many tasks it allows at once, that is what counts."""
     renews_at_ms: _builtins.int
     priority: _builtins.int
     weight: _builtins.int
+    unchecked: _builtins.bool
+    """Store the account without asking the provider whether its credentials are good."""
     @_builtins.property
     def credentials(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Sealed on arrival and never readable again."""
@@ -1545,10 +1831,11 @@ class CreateAccountRequest(_message.Message):
         priority: _builtins.int = ...,
         weight: _builtins.int = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unchecked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_millis", b"balance_millis", "concurrency_limit", b"concurrency_limit", "credentials", b"credentials", "label", b"label", "models", b"models", "options", b"options", "priority", b"priority", "provider", b"provider", "renews_at_ms", b"renews_at_ms", "serves_live", b"serves_live", "serves_test", b"serves_test", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_millis", b"balance_millis", "concurrency_limit", b"concurrency_limit", "credentials", b"credentials", "label", b"label", "models", b"models", "options", b"options", "priority", b"priority", "provider", b"provider", "renews_at_ms", b"renews_at_ms", "serves_live", b"serves_live", "serves_test", b"serves_test", "unchecked", b"unchecked", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1944,6 +2231,215 @@ class ListAttemptsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class GetAttemptHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAttemptHistoryRequest: _TypeAlias = GetAttemptHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetAttemptHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Event(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        AT_MS_FIELD_NUMBER: _builtins.int
+        WHAT_FIELD_NUMBER: _builtins.int
+        DETAIL_FIELD_NUMBER: _builtins.int
+        at_ms: _builtins.int
+        what: _builtins.str
+        """"submitted", "in_doubt", "looked_for", "found", "abandoned", "uploaded", "hinted", "overdue", "cancelled", "ended"."""
+        detail: _builtins.str
+        """For operators; names no credential and no prompt."""
+        def __init__(
+            self,
+            *,
+            at_ms: _builtins.int = ...,
+            what: _builtins.str = ...,
+            detail: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "detail", b"detail", "what", b"what"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> Global___Attempt: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetAttemptHistoryResponse.Event]:
+        """Oldest first; at most 100 are kept."""
+
+    def __init__(
+        self,
+        *,
+        attempt: Global___Attempt | None = ...,
+        events: _abc.Iterable[Global___GetAttemptHistoryResponse.Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAttemptHistoryResponse: _TypeAlias = GetAttemptHistoryResponse  # noqa: Y015
+
+@_typing.final
+class TakeHintRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The last part of the address that the provider was given."""
+    body: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Lower-case names."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeHintRequest: _TypeAlias = TakeHintRequest  # noqa: Y015
+
+@_typing.final
+class TakeHintResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeHintResponse: _TypeAlias = TakeHintResponse  # noqa: Y015
+
+@_typing.final
+class GetHintAddressRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHintAddressRequest: _TypeAlias = GetHintAddressRequest  # noqa: Y015
+
+@_typing.final
+class GetHintAddressResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Empty: nobody has said how providers reach the gateway."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHintAddressResponse: _TypeAlias = GetHintAddressResponse  # noqa: Y015
+
+@_typing.final
+class WatchHintsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHintsRequest: _TypeAlias = WatchHintsRequest  # noqa: Y015
+
+@_typing.final
+class WatchHintsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_ids", b"attempt_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHintsResponse: _TypeAlias = WatchHintsResponse  # noqa: Y015
 
 @_typing.final
 class LeaseRecord(_message.Message):

@@ -119,10 +119,50 @@ class ProviderPoolServiceStub:
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResetAccountRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResetAccountResponse.FromString,
                 _registered_method=True)
+        self.CheckAccount = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/CheckAccount',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountResponse.FromString,
+                _registered_method=True)
+        self.ReplaceCredentials = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/ReplaceCredentials',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsResponse.FromString,
+                _registered_method=True)
+        self.GetHeadroom = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/GetHeadroom',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/ListModels',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/provider_pool.v1.ProviderPoolService/ListAttempts',
                 request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
+        self.GetAttemptHistory = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/GetAttemptHistory',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryResponse.FromString,
+                _registered_method=True)
+        self.TakeHint = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/TakeHint',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintResponse.FromString,
+                _registered_method=True)
+        self.GetHintAddress = channel.unary_unary(
+                '/provider_pool.v1.ProviderPoolService/GetHintAddress',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressResponse.FromString,
+                _registered_method=True)
+        self.WatchHints = channel.unary_stream(
+                '/provider_pool.v1.ProviderPoolService/WatchHints',
+                request_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsRequest.SerializeToString,
+                response_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsResponse.FromString,
                 _registered_method=True)
         self.ListLeases = channel.unary_unary(
                 '/provider_pool.v1.ProviderPoolService/ListLeases',
@@ -272,8 +312,67 @@ class ProviderPoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAccount(self, request, context):
+        """Makes the cheapest unbilled call that proves the account's credentials; a pass closes the breakers that waited for it
+        and notes the balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceCredentials(self, request, context):
+        """Seals other credentials in the place of the account's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHeadroom(self, request, context):
+        """For how long the accounts can go on as they did lately, by model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Every model that some provider serves, with what it costs there and how long it may run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAttempts(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAttemptHistory(self, request, context):
+        """What became of one attempt, as it happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeHint(self, request, context):
+        """Takes what a provider sent to an address that Submit had given it. It is verified where it can be, and is never more
+        than a reason to poll.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHintAddress(self, request, context):
+        """Where a provider that is told one address for a whole account may send what it has to say, for the operator to enter
+        there. Everybody who knows it may cause polls: it is to be kept like a credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchHints(self, request, context):
+        """Names attempts that are worth a poll now; a hint may be lost, and polling must always be enough.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -403,10 +502,50 @@ def add_ProviderPoolServiceServicer_to_server(servicer, server):
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResetAccountRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ResetAccountResponse.SerializeToString,
             ),
+            'CheckAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAccount,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountResponse.SerializeToString,
+            ),
+            'ReplaceCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceCredentials,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsResponse.SerializeToString,
+            ),
+            'GetHeadroom': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHeadroom,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsResponse.SerializeToString,
+            ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
                     request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsRequest.FromString,
                     response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'GetAttemptHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAttemptHistory,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryResponse.SerializeToString,
+            ),
+            'TakeHint': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeHint,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintResponse.SerializeToString,
+            ),
+            'GetHintAddress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHintAddress,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressResponse.SerializeToString,
+            ),
+            'WatchHints': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchHints,
+                    request_deserializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsRequest.FromString,
+                    response_serializer=services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsResponse.SerializeToString,
             ),
             'ListLeases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLeases,
@@ -904,6 +1043,114 @@ class ProviderPoolService:
             _registered_method=True)
 
     @staticmethod
+    def CheckAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/CheckAccount',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.CheckAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/ReplaceCredentials',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ReplaceCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHeadroom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/GetHeadroom',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHeadroomResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/ListModels',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAttempts(request,
             target,
             options=(),
@@ -920,6 +1167,114 @@ class ProviderPoolService:
             '/provider_pool.v1.ProviderPoolService/ListAttempts',
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsRequest.SerializeToString,
             services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAttemptHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/GetAttemptHistory',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetAttemptHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeHint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/TakeHint',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.TakeHintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHintAddress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/GetHintAddress',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.GetHintAddressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchHints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/provider_pool.v1.ProviderPoolService/WatchHints',
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsRequest.SerializeToString,
+            services_dot_gen_dot_provider__pool_dot_v1_dot_provider__pool__pb2.WatchHintsResponse.FromString,
             options,
             channel_credentials,
             insecure,

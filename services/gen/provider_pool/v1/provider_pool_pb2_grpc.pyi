@@ -69,7 +69,29 @@ class ProviderPoolServiceStub:
     UpdateAccount: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.UpdateAccountRequest, _provider_pool_pb2.UpdateAccountResponse]
     ResetAccount: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ResetAccountRequest, _provider_pool_pb2.ResetAccountResponse]
     """Closes the account's breakers."""
+    CheckAccount: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.CheckAccountRequest, _provider_pool_pb2.CheckAccountResponse]
+    """Makes the cheapest unbilled call that proves the account's credentials; a pass closes the breakers that waited for it
+    and notes the balance.
+    """
+    ReplaceCredentials: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ReplaceCredentialsRequest, _provider_pool_pb2.ReplaceCredentialsResponse]
+    """Seals other credentials in the place of the account's."""
+    GetHeadroom: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.GetHeadroomRequest, _provider_pool_pb2.GetHeadroomResponse]
+    """For how long the accounts can go on as they did lately, by model."""
+    ListModels: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListModelsRequest, _provider_pool_pb2.ListModelsResponse]
+    """Every model that some provider serves, with what it costs there and how long it may run."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListAttemptsRequest, _provider_pool_pb2.ListAttemptsResponse]
+    GetAttemptHistory: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.GetAttemptHistoryRequest, _provider_pool_pb2.GetAttemptHistoryResponse]
+    """What became of one attempt, as it happened."""
+    TakeHint: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.TakeHintRequest, _provider_pool_pb2.TakeHintResponse]
+    """Takes what a provider sent to an address that Submit had given it. It is verified where it can be, and is never more
+    than a reason to poll.
+    """
+    GetHintAddress: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.GetHintAddressRequest, _provider_pool_pb2.GetHintAddressResponse]
+    """Where a provider that is told one address for a whole account may send what it has to say, for the operator to enter
+    there. Everybody who knows it may cause polls: it is to be kept like a credential.
+    """
+    WatchHints: _grpc.UnaryStreamMultiCallable[_provider_pool_pb2.WatchHintsRequest, _provider_pool_pb2.WatchHintsResponse]
+    """Names attempts that are worth a poll now; a hint may be lost, and polling must always be enough."""
     ListLeases: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListLeasesRequest, _provider_pool_pb2.ListLeasesResponse]
     """Open leases, oldest first; reconciliation compares them with the jobs."""
     ListOpenAttempts: _grpc.UnaryUnaryMultiCallable[_provider_pool_pb2.ListOpenAttemptsRequest, _provider_pool_pb2.ListOpenAttemptsResponse]
@@ -123,7 +145,29 @@ class ProviderPoolServiceAsyncStub(ProviderPoolServiceStub):
     UpdateAccount: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.UpdateAccountRequest, _provider_pool_pb2.UpdateAccountResponse]  # type: ignore[assignment]
     ResetAccount: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ResetAccountRequest, _provider_pool_pb2.ResetAccountResponse]  # type: ignore[assignment]
     """Closes the account's breakers."""
+    CheckAccount: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.CheckAccountRequest, _provider_pool_pb2.CheckAccountResponse]  # type: ignore[assignment]
+    """Makes the cheapest unbilled call that proves the account's credentials; a pass closes the breakers that waited for it
+    and notes the balance.
+    """
+    ReplaceCredentials: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ReplaceCredentialsRequest, _provider_pool_pb2.ReplaceCredentialsResponse]  # type: ignore[assignment]
+    """Seals other credentials in the place of the account's."""
+    GetHeadroom: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.GetHeadroomRequest, _provider_pool_pb2.GetHeadroomResponse]  # type: ignore[assignment]
+    """For how long the accounts can go on as they did lately, by model."""
+    ListModels: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListModelsRequest, _provider_pool_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Every model that some provider serves, with what it costs there and how long it may run."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListAttemptsRequest, _provider_pool_pb2.ListAttemptsResponse]  # type: ignore[assignment]
+    GetAttemptHistory: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.GetAttemptHistoryRequest, _provider_pool_pb2.GetAttemptHistoryResponse]  # type: ignore[assignment]
+    """What became of one attempt, as it happened."""
+    TakeHint: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.TakeHintRequest, _provider_pool_pb2.TakeHintResponse]  # type: ignore[assignment]
+    """Takes what a provider sent to an address that Submit had given it. It is verified where it can be, and is never more
+    than a reason to poll.
+    """
+    GetHintAddress: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.GetHintAddressRequest, _provider_pool_pb2.GetHintAddressResponse]  # type: ignore[assignment]
+    """Where a provider that is told one address for a whole account may send what it has to say, for the operator to enter
+    there. Everybody who knows it may cause polls: it is to be kept like a credential.
+    """
+    WatchHints: _aio.UnaryStreamMultiCallable[_provider_pool_pb2.WatchHintsRequest, _provider_pool_pb2.WatchHintsResponse]  # type: ignore[assignment]
+    """Names attempts that are worth a poll now; a hint may be lost, and polling must always be enough."""
     ListLeases: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListLeasesRequest, _provider_pool_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Open leases, oldest first; reconciliation compares them with the jobs."""
     ListOpenAttempts: _aio.UnaryUnaryMultiCallable[_provider_pool_pb2.ListOpenAttemptsRequest, _provider_pool_pb2.ListOpenAttemptsResponse]  # type: ignore[assignment]
@@ -278,11 +322,81 @@ class ProviderPoolServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes the account's breakers."""
 
     @_abc_1.abstractmethod
+    def CheckAccount(
+        self,
+        request: _provider_pool_pb2.CheckAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.CheckAccountResponse, _abc.Awaitable[_provider_pool_pb2.CheckAccountResponse]]:
+        """Makes the cheapest unbilled call that proves the account's credentials; a pass closes the breakers that waited for it
+        and notes the balance.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplaceCredentials(
+        self,
+        request: _provider_pool_pb2.ReplaceCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.ReplaceCredentialsResponse, _abc.Awaitable[_provider_pool_pb2.ReplaceCredentialsResponse]]:
+        """Seals other credentials in the place of the account's."""
+
+    @_abc_1.abstractmethod
+    def GetHeadroom(
+        self,
+        request: _provider_pool_pb2.GetHeadroomRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.GetHeadroomResponse, _abc.Awaitable[_provider_pool_pb2.GetHeadroomResponse]]:
+        """For how long the accounts can go on as they did lately, by model."""
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _provider_pool_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.ListModelsResponse, _abc.Awaitable[_provider_pool_pb2.ListModelsResponse]]:
+        """Every model that some provider serves, with what it costs there and how long it may run."""
+
+    @_abc_1.abstractmethod
     def ListAttempts(
         self,
         request: _provider_pool_pb2.ListAttemptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pool_pb2.ListAttemptsResponse, _abc.Awaitable[_provider_pool_pb2.ListAttemptsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetAttemptHistory(
+        self,
+        request: _provider_pool_pb2.GetAttemptHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.GetAttemptHistoryResponse, _abc.Awaitable[_provider_pool_pb2.GetAttemptHistoryResponse]]:
+        """What became of one attempt, as it happened."""
+
+    @_abc_1.abstractmethod
+    def TakeHint(
+        self,
+        request: _provider_pool_pb2.TakeHintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.TakeHintResponse, _abc.Awaitable[_provider_pool_pb2.TakeHintResponse]]:
+        """Takes what a provider sent to an address that Submit had given it. It is verified where it can be, and is never more
+        than a reason to poll.
+        """
+
+    @_abc_1.abstractmethod
+    def GetHintAddress(
+        self,
+        request: _provider_pool_pb2.GetHintAddressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provider_pool_pb2.GetHintAddressResponse, _abc.Awaitable[_provider_pool_pb2.GetHintAddressResponse]]:
+        """Where a provider that is told one address for a whole account may send what it has to say, for the operator to enter
+        there. Everybody who knows it may cause polls: it is to be kept like a credential.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchHints(
+        self,
+        request: _provider_pool_pb2.WatchHintsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_provider_pool_pb2.WatchHintsResponse], _abc.AsyncIterator[_provider_pool_pb2.WatchHintsResponse]]:
+        """Names attempts that are worth a poll now; a hint may be lost, and polling must always be enough."""
 
     @_abc_1.abstractmethod
     def ListLeases(

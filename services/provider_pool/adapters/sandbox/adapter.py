@@ -153,7 +153,7 @@ class SandboxAdapter(interface.Adapter):
         return AccountStatus(ok=True)
 
     async def list_tasks(
-        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int
+        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
     ) -> Sequence[TaskRef]:
         orders = await asyncio.to_thread(self._orders.since, account.account_id, since_ms)
         asked = _without_references(prepared.generation), _uploads(prepared.references)

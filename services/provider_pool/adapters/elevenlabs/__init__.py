@@ -1,0 +1,1 @@
+"""ElevenLabs: speech and music, each in the answer to its request."""

@@ -1,0 +1,150 @@
+"""ElevenLabs' answers: what a result cost, what an account has left, and errors in the pool's classes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from services.provider_pool.adapters import answer_reading as reading
+from services.provider_pool.adapters.calls import HttpAnswer
+from services.provider_pool.adapters.interface import (
+    AccountRestricted,
+    AccountStatus,
+    AuthFailed,
+    ConcurrencyLimited,
+    ContentBlocked,
+    InsufficientBalance,
+    InvalidRequest,
+    ModelNotEnabled,
+    Overloaded,
+    ProtocolViolation,
+    ProviderError,
+    RateLimited,
+    SubmissionUnknown,
+    TransientFailure,
+)
+
+
+class _Subscription(msgspec.Struct):
+    tier: str
+    character_count: int
+    character_limit: int
+    next_character_count_reset_unix: int | None = None
+    status: str = "active"
+
+
+_BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
+    "invalid_api_key": AuthFailed,
+    "missing_permissions": AuthFailed,
+    "needs_authorization": AuthFailed,
+    # An empty purse is a 401 here.
+    "quota_exceeded": InsufficientBalance,
+    "payment_required": InsufficientBalance,
+    "insufficient_credits": InsufficientBalance,
+    "detected_unusual_activity": AccountRestricted,
+    # Voices belong to accounts: another one may have it.
+    "voice_not_found": ModelNotEnabled,
+    "model_not_found": ModelNotEnabled,
+    "max_character_limit_exceeded": InvalidRequest,
+    "invalid_parameters": InvalidRequest,
+    "bad_prompt": ContentBlocked,
+    "bad_composition_plan": ContentBlocked,
+    "content_policy_violation": ContentBlocked,
+    "content_against_policy": ContentBlocked,
+    "concurrent_limit_exceeded": ConcurrencyLimited,
+    "too_many_concurrent_requests": ConcurrencyLimited,
+    "rate_limit_exceeded": RateLimited,
+    "system_busy": Overloaded,
+}
+_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
+    401: AuthFailed,
+    402: InsufficientBalance,
+    403: AccountRestricted,
+    429: RateLimited,
+}
+_PAYS: Final = frozenset({"active", "trialing", "free"})
+# Requests at once, by plan; headers tell it only in answers that are paid for.
+_CONCURRENCY: Final[Mapping[str, int]] = {
+    "free": 2,
+    "starter": 3,
+    "creator": 5,
+    "pro": 10,
+    "scale": 15,
+    "business": 15,
+}
+
+
+def sound(answer: HttpAnswer) -> bytes:
+    """The sound of an answer of 200. Raises SubmissionUnknown where there is none: it is paid for all the same."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not answer.body or not (kind.startswith("audio/") or kind in ("", "application/octet-stream")):
+        raise SubmissionUnknown("elevenlabs answered without a sound", charged="maybe")
+    return answer.body
+
+
+def cost_millis(answer: HttpAnswer) -> int | None:
+    """Thousandths of a credit, where the answer tells."""
+    told = reading.millis(answer.headers.get("character-cost"))
+    return told if told is not None and told >= 0 else None
+
+
+def subscription(answer: HttpAnswer) -> AccountStatus:
+    """What is left of the plan. Raises ProtocolViolation."""
+    told = reading.shaped(answer, _Subscription)
+    renews_at_s = told.next_character_count_reset_unix
+    return AccountStatus(
+        ok=told.status in _PAYS,
+        balance_millis=(told.character_limit - told.character_count) * 1000,
+        detail=f"plan {reading.word(told.tier)}, {reading.word(told.status)}",
+        renews_at_ms=None if renews_at_s is None else renews_at_s * 1000,
+        concurrency_limit=_CONCURRENCY.get(told.tier),
+    )
+
+
+def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
+    """What the answer to a billable call that was not taken says."""
+    found = _classified(answer, now_ms)
+    # Of a server that failed, only that it was too busy to begin is believed.
+    if found is not None and (answer.status < 500 or isinstance(found, Overloaded)):
+        return found
+    if 400 <= answer.status < 500:
+        return InvalidRequest(_described(answer))
+    return reading.unclear(answer, "elevenlabs")
+
+
+def read_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
+    """What an error says in answer to a call that costs nothing."""
+    found = _classified(answer, now_ms)
+    if found is not None:
+        return found
+    described = _described(answer)
+    return TransientFailure(described) if answer.status >= 500 else ProtocolViolation(described)
+
+
+def _classified(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
+    known = (_BY_WORD[told] for told in _words(answer) if told in _BY_WORD)
+    kind = next(known, None) or _BY_STATUS.get(answer.status)
+    if kind is None:
+        return None
+    if issubclass(kind, RateLimited | Overloaded):
+        return kind(_described(answer), retry_after_s=reading.retry_after_s(answer.headers, now_ms))
+    return kind(_described(answer))
+
+
+def _words(answer: HttpAnswer) -> list[str]:
+    """What the error is called: by today's name, by the older one, by its type."""
+    try:
+        body = answer.json()
+    except ProtocolViolation:
+        return []
+    detail = body.get("detail") if isinstance(body, dict) else None
+    if not isinstance(detail, dict):
+        return []
+    return [told for told in (reading.word(detail.get(key)) for key in ("code", "status", "type")) if told]
+
+
+def _described(answer: HttpAnswer) -> str:
+    # Their messages may quote the text and the key; their words do not.
+    return " ".join((f"elevenlabs answered {answer.status}", *_words(answer)))

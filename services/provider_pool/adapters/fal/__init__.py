@@ -1,0 +1,1 @@
+"""fal: pictures and films through its queue."""

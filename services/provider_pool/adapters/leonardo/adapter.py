@@ -1,0 +1,271 @@
+"""Leonardo.Ai: pictures, films and music; what was sent is found again in the user's own list, by its words and its size."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, Final
+
+from services.provider_pool.adapters import addresses, pace
+from services.provider_pool.adapters import answer_reading as reading
+from services.provider_pool.adapters.calls import HttpAnswer
+from services.provider_pool.adapters.interface import (
+    AccountAccess,
+    AccountStatus,
+    Adapter,
+    Context,
+    Feature,
+    Generation,
+    Hint,
+    InvalidRequest,
+    Kind,
+    ModelSpec,
+    OutputRef,
+    Prepared,
+    ReferenceFile,
+    ReferenceRejected,
+    RemoteFile,
+    Snapshot,
+    Submission,
+    TaskNotFound,
+    TaskRef,
+    Terms,
+    TransientFailure,
+)
+from services.provider_pool.adapters.leonardo import answers, requests
+from services.provider_pool.adapters.model_files import models_of
+
+OFFICIAL: Final = "https://cloud.leonardo.ai"
+
+BALANCE_OPTION: Final = "token_usd_micros"
+"""An account's option: what one token of the balance that the provider tells is worth, in millionths of a US dollar."""
+
+# Eighty tokens are told for what costs 0.80 dollars.
+_TOKEN_USD_MICROS: Final = 10_000
+_ME: Final = "/api/rest/v1/me"
+_UPLOADED: Final = frozenset({200, 201, 204})
+_PAGE: Final = 50
+_PAGES_OF_A_SEARCH: Final = 6
+_PAGES_OF_A_POLL: Final = 3
+# Fewer are asked about one by one: a list is two calls, and the second is a long answer.
+_WORTH_A_LIST: Final = 4
+
+
+class LeonardoAdapter(Adapter):
+    """Nothing is kept here for an account."""
+
+    name: ClassVar[str] = "leonardo"
+    features: ClassVar[frozenset[Feature]] = frozenset(
+        {Feature.LIST, Feature.POLL_MANY, Feature.UPLOAD, Feature.HINTS}
+    )
+    # 2,000 calls a minute in all, a hundred of each kind that begins something. Uploaded pictures stay until they are deleted.
+    terms: ClassVar[Terms] = Terms(
+        submit_timeout_s=60.0,
+        polls_per_second=10.0,
+        poll_burst=20,
+        submits_per_minute=100,
+        upload_lifetime_s=7 * 86_400,
+    )
+
+    addresses: ClassVar[Mapping[str, str]] = {"base_url": OFFICIAL}
+
+    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
+        self._models = tuple(models_of(self.name) if models is None else models)
+
+    def models(self) -> Sequence[ModelSpec]:
+        return self._models
+
+    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
+        if "api_key" not in secrets:
+            return "a Leonardo account needs the credential api_key"
+        unknown = options.keys() - {"base_url", BALANCE_OPTION}
+        if unknown:
+            return f"a Leonardo account has no option {min(unknown)}"
+        worth = options.get(BALANCE_OPTION, "1")
+        if not worth.isdecimal() or not 0 < int(worth) <= 1_000_000_000:
+            return f"option {BALANCE_OPTION} must be a whole number of millionths of a dollar"
+        return addresses.address_complaint(options, "base_url")
+
+    def prepare(
+        self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
+    ) -> Prepared:
+        if generation.kind is not spec.kind or not spec.capability.accepts(generation):
+            raise InvalidRequest(f"{spec.upstream} cannot make this")
+        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
+            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
+        sizes = spec.capability.sizes
+        size = None if sizes is None else sizes.chosen(generation, references)
+        return Prepared(generation, spec, requests.body_of(generation, spec, size), tuple(references))
+
+    async def upload(
+        self, context: Context, account: AccountAccess, spec: ModelSpec, file: ReferenceFile
+    ) -> RemoteFile:
+        extension = requests.EXTENSIONS.get(file.content_type)
+        if extension is None:
+            raise ReferenceRejected(f"leonardo takes no {file.content_type}")
+        asked = await context.calls.send(
+            "POST",
+            f"{addresses.base_url(account, OFFICIAL)}/api/rest/v1/init-image",
+            headers=requests.headers_of(account),
+            json={"extension": extension},
+            timeout_s=self.terms.poll_timeout_s,
+        )
+        if answers.is_error(asked):
+            raise answers.upload_error(asked, context.clock.now_ms())
+        image_id, url, form = answers.upload_form(asked, file, extension)
+        # The form is its own permission; the account's key is none of the store's business.
+        stored = await context.calls.send("POST", url, form=form, timeout_s=self.terms.upload_timeout_s)
+        if stored.status not in _UPLOADED:
+            raise TransientFailure(f"leonardo's store answered {stored.status}")
+        return RemoteFile(image_id)
+
+    async def submit(
+        self, context: Context, account: AccountAccess, prepared: Prepared, reference: str
+    ) -> Submission:
+        if len(prepared.uploads) != len(prepared.references):
+            raise InvalidRequest("leonardo: a reference was not uploaded")
+        spec = prepared.spec
+        answer = await context.calls.send(
+            "POST",
+            f"{addresses.base_url(account, OFFICIAL)}{requests.path_of(spec)}",
+            headers=requests.headers_of(account),
+            json=requests.with_references(prepared.body, spec, prepared.references, prepared.uploads),
+            timeout_s=self.terms.submit_timeout_s,
+            billable=True,
+        )
+        if answers.is_error(answer):
+            raise answers.submit_error(answer, context.clock.now_ms())
+        begun = answers.begun(answer, _token_usd_micros(account))
+        return Submission(_task(begun.task_id, context.clock.now_ms(), spec, begun.cost_millis))
+
+    async def poll(self, context: Context, account: AccountAccess, task: TaskRef) -> Snapshot:
+        answer = await self._get(context, account, f"{requests.V1_PATH}/{task.task_id}")
+        return _snapshot(context, task, answers.polled(answer))
+
+    async def poll_many(
+        self, context: Context, account: AccountAccess, tasks: Sequence[TaskRef]
+    ) -> Mapping[str, Snapshot]:
+        wanted = {task.task_id: task for task in tasks}
+        found: dict[str, Snapshot] = {}
+        if len(wanted) >= _WORTH_A_LIST:
+            user_id = await self._user_id(context, account)
+            for number in range(_PAGES_OF_A_POLL):
+                page = await self._page(context, account, user_id, number * _PAGE)
+                found |= {i.id: _snapshot(context, wanted[i.id], i) for i in page if i.id in wanted}
+                if len(page) < _PAGE or len(found) == len(wanted):
+                    break
+        # What has slid off these pages is not lost.
+        missing = [task for task in wanted.values() if task.task_id not in found]
+        told = await asyncio.gather(*(self._poll_if_known(context, account, task) for task in missing))
+        found |= {task.task_id: one for task, one in zip(missing, told, strict=True) if one is not None}
+        return found
+
+    async def check(self, context: Context, account: AccountAccess) -> AccountStatus:
+        return answers.account_status(await self._get(context, account, _ME), _token_usd_micros(account))
+
+    async def list_tasks(
+        self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
+    ) -> Sequence[TaskRef]:
+        user_id = await self._user_id(context, account)
+        listed: list[answers.Item] = []
+        # The order is not documented: what is not on these pages is older, or the account begins hundreds a minute.
+        for number in range(_PAGES_OF_A_SEARCH):
+            page = await self._page(context, account, user_id, number * _PAGE)
+            listed += page
+            if len(page) < _PAGE or not any(_is_since(item, since_ms) for item in page):
+                break
+        now_ms = context.clock.now_ms()
+        return [
+            _task(
+                item.id,
+                min(answers.created_at_ms(item) or since_ms, now_ms),
+                prepared.spec,
+                None,
+            )
+            for item in listed
+            if reading.word(item.id) and _is_since(item, since_ms) and _is_asked(item, prepared)
+        ]
+
+    async def hint(
+        self, context: Context, account: AccountAccess, headers: Mapping[str, str], body: bytes
+    ) -> Hint | None:
+        """The callback key that the operator set with the API key, where the account has it; nothing is signed."""
+        secret = account.secrets.get("webhook_secret")
+        told = headers.get("authorization", "").encode()
+        if secret is not None and not hmac.compare_digest(told, f"Bearer {secret.reveal()}".encode()):
+            return None
+        task_id = answers.hinted(body)
+        return None if task_id is None else Hint((task_id,))
+
+    def open_output(
+        self, context: Context, account: AccountAccess, task: TaskRef, output: OutputRef
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return context.calls.fetch(output.location, timeout_s=self.terms.fetch_timeout_s)
+
+    async def _poll_if_known(
+        self, context: Context, account: AccountAccess, task: TaskRef
+    ) -> Snapshot | None:
+        try:
+            return await self.poll(context, account, task)
+        except TaskNotFound:
+            return None
+
+    async def _user_id(self, context: Context, account: AccountAccess) -> str:
+        return answers.user_id(await self._get(context, account, _ME))
+
+    async def _page(
+        self, context: Context, account: AccountAccess, user_id: str, offset: int
+    ) -> list[answers.Item]:
+        query = [("offset", str(offset)), ("limit", str(_PAGE))]
+        path = f"{requests.V1_PATH}/user/{user_id}"
+        return answers.listed(await self._get(context, account, path, query))
+
+    async def _get(
+        self, context: Context, account: AccountAccess, path: str, query: Sequence[tuple[str, str]] = ()
+    ) -> HttpAnswer:
+        answer = await context.calls.send(
+            "GET",
+            f"{addresses.base_url(account, OFFICIAL)}{path}",
+            headers=requests.headers_of(account),
+            query=query,
+            timeout_s=self.terms.poll_timeout_s,
+        )
+        if answers.is_error(answer):
+            raise answers.read_error(answer, context.clock.now_ms())
+        return answer
+
+
+def _token_usd_micros(account: AccountAccess) -> int:
+    return int(account.options.get(BALANCE_OPTION) or _TOKEN_USD_MICROS)
+
+
+def _task(task_id: str, at_ms: int, spec: ModelSpec, cost_millis: int | None) -> TaskRef:
+    state = {"kind": spec.kind.value}
+    if cost_millis is not None:
+        state["cost_millis"] = str(cost_millis)
+    return TaskRef(task_id, at_ms, state)
+
+
+def _snapshot(context: Context, task: TaskRef, item: answers.Item) -> Snapshot:
+    kind = Kind(task.state.get("kind", Kind.IMAGE))
+    cost = task.state.get("cost_millis")
+    wait_ms = pace.poll_after_ms(context.clock.now_ms() - task.submitted_at_ms)
+    return answers.snapshot(item, kind, wait_ms, None if cost is None else int(cost))
+
+
+def _is_since(item: answers.Item, since_ms: int) -> bool:
+    at_ms = answers.created_at_ms(item)
+    return at_ms is not None and at_ms >= since_ms
+
+
+def _is_asked(item: answers.Item, prepared: Prepared) -> bool:
+    """Whether it has the words, and the size, where it tells one."""
+    body = prepared.body
+    parameters = body.get("parameters")
+    asked = parameters if isinstance(parameters, Mapping) else body
+    if item.prompt != asked["prompt"]:
+        return False
+    pairs = ((item.width, asked.get("width")), (item.height, asked.get("height")))
+    return all(told == wanted for told, wanted in pairs if told and wanted)

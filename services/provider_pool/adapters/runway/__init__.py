@@ -1,0 +1,1 @@
+"""Runway: Seedance among others, prepaid in credits, with the balance and every task's price in its answers."""

@@ -1,0 +1,1 @@
+"""The providers' own APIs, played from their documents: accounts, money, latencies and faults, nothing generated."""

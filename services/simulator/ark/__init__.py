@@ -1,0 +1,1 @@
+"""BytePlus ModelArk and Volcengine Ark: Seedance tasks, and Seedream images."""

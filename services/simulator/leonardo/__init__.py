@@ -1,0 +1,1 @@
+"""Leonardo's production API, v1 and v2."""

@@ -1,0 +1,1 @@
+"""OpenAI's API: images and chat in one call, and what goes wrong with them."""

@@ -1,0 +1,1 @@
+"""Runway: tasks paid in credits beforehand, throttled above the slots, with an organization that tells its balance."""

@@ -1,0 +1,81 @@
+"""Customers of every storefront, so many jobs in flight at a time, each asked for under a name that its prompt carries."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.faults.scene import Scene
+from tests.house import Customer
+from tests.integration.usage_buyers import Buyer, Promise, parsed
+from tests.leak.roads import ROADS, Road
+
+# Of one length, so that none is the beginning of another where a prompt is cut.
+NAME: Final = re.compile(r"soak-\d{6}")
+_CREDITS: Final = 1_000_000_000
+# A customer's patience in polling; a house under load has better to do than to be asked.
+_LOOK_S: Final = (0.8, 2.0)
+# With two replicas of the pool, a submission whose sender died may still be answered for as long as the slowest provider
+# may take, five minutes; only then is it looked for.
+_ENDED_WITHIN_S: Final = 600.0
+# Nobody but the sandbox serves these.
+_UNSERVED: Final = frozenset({("imaginelab", "image")})
+_ROADS: Final = tuple(road for road in ROADS if (road.storefront, road.kind) not in _UNSERVED)
+# Pictures come quickly and make most of what people ask for.
+_WEIGHTS: Final = {"image": 8, "video": 2, "voice": 2, "music": 1, "infographic": 2, "text": 3}
+
+
+@dataclass
+class Buyers:
+    """One live wallet of each storefront."""
+
+    buyers: dict[str, Buyer]
+
+    @property
+    def promises(self) -> list[Promise]:
+        return [promise for buyer in self.buyers.values() for promise in buyer.promises]
+
+    @classmethod
+    async def of(cls, scene: Scene) -> Buyers:
+        made = {}
+        for storefront in sorted({road.storefront for road in _ROADS}):
+            customer_id, key, _ = await scene.inside.customer(_CREDITS, storefront=storefront)
+            client = Customer(scene.session, scene.base_url, key)
+            made[storefront] = Buyer(storefront, "live", customer_id, client)
+        return cls(made)
+
+    async def ask_for(self, count: int, at_once: int, chance: random.Random) -> None:
+        """So many jobs, each seen to its end. Raises AssertionError, and TimeoutError of one that does not end."""
+        numbers = itertools.count(1)
+        roads = chance.choices(_ROADS, [_WEIGHTS[road.kind] for road in _ROADS], k=count)
+
+        async def worker() -> None:
+            while (number := next(numbers)) <= count:
+                await self._one(roads[number - 1], f"soak-{number:06}", chance)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, count)):
+                group.create_task(worker())
+
+    async def _one(self, road: Road, name: str, chance: random.Random) -> None:
+        buyer = self.buyers[road.storefront]
+        promise = await buyer.ask(road, name, road.body(f"{name}: a red boat in the harbour"))
+        assert promise is not None, f"{name}: the wallet could not pay"
+        path = road.reads[0].format(id=promise.job_id)
+        async with asyncio.timeout(_ENDED_WITHIN_S):
+            while not _has_ended(road, parsed((await buyer.answered("GET", path)).body)):
+                await asyncio.sleep(chance.uniform(*_LOOK_S))
+        await buyer.see_the_end(promise)
+
+
+def _has_ended(road: Road, body: Any) -> bool:
+    return road.status(body) in {road.succeeded, road.failed}
+
+
+def share_that_ended_well(promises: Sequence[Promise]) -> float:
+    return sum(promise.word == promise.road.succeeded for promise in promises) / max(1, len(promises))
