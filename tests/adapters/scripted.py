@@ -81,6 +81,10 @@ class ScriptedCalls:
         (sent,) = self.sent
         return sent
 
+    def left(self) -> tuple[HttpAnswer | ProviderError, ...]:
+        """What has not been asked for yet."""
+        return tuple(self._answers)
+
     def _next(self) -> HttpAnswer:
         assert self._answers, f"a call that the script does not have: {self.sent[-1].url}"
         answer = self._answers.pop(0)

@@ -19,6 +19,7 @@ from services.provider_pool.adapters.interface import (
     Feature,
     Generation,
     Kind,
+    ProtocolViolation,
     ProviderError,
     SubmissionUnknown,
     TaskRef,
@@ -169,6 +170,15 @@ def test_a_check_is_a_status_or_an_error_of_ours(
     runner: asyncio.Runner, adapter: Adapter, reply: HttpAnswer
 ) -> None:
     _asked(runner, adapter.check(context(ScriptedCalls(reply)), account(adapter.name)))
+
+
+async def test_numbers_that_no_number_can_be_made_of_are_bounded() -> None:
+    leonardo, runway = LeonardoAdapter(), RunwayAdapter()
+    me = answer({"user_details": [{"user": {"id": "u"}, "apiPaidTokens": 1.7e308}]})
+    with pytest.raises(ProtocolViolation):
+        await leonardo.check(context(ScriptedCalls(me)), account("leonardo"))
+    running = answer({"id": "task-1", "status": "RUNNING", "progress": 1.7e308})
+    assert (await runway.poll(context(ScriptedCalls(running)), account("runway"), TASK)).progress == 99
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS[:2], ids=lambda adapter: adapter.name)

@@ -62,6 +62,34 @@ async def _followed(place: Bench, spec: ModelSpec, prompt: str, content: bytes) 
     return attempt_id
 
 
+async def _leased(place: Bench, spec: ModelSpec, prompt: str, content: bytes) -> tuple[str, pb.Generation]:
+    """An attempt that follows this picture, whose answer will be lost."""
+    staged = await place.pool.stage(content, limits=_LIMITS)
+    generation = wanted(spec, f"{prompt} [[sim:answer_lost]]")
+    generation.references.append(
+        pb.Reference(
+            role=pb.Reference.ROLE_IMAGE,
+            strength=pb.Reference.STRENGTH_MID,
+            reference_id=staged.reference_id,
+        )
+    )
+    generation.reference_limits.CopyFrom(_LIMITS)
+    attempt_id = f"job_{next(place.numbers)}:1"
+    leased = await place.pool.lease(attempt_id, generation=generation)
+    assert leased.outcome == pb.LeaseResponse.OUTCOME_GRANTED, leased
+    assert await place.pool.prepare(attempt_id, generation) is None
+    return attempt_id, generation
+
+
+async def _lost(place: Bench, attempt_id: str, generation: pb.Generation) -> int:
+    """When the attempt's task was begun at the provider, which nobody here was told."""
+    before = {task.id for task in place.world.tasks.all()}
+    status = await place.pool.submit(attempt_id, generation)
+    assert status.state == pb.ATTEMPT_STATE_UNKNOWN, status
+    (created_ms,) = (task.created_ms for task in place.world.tasks.all() if task.id not in before)
+    return created_ms
+
+
 def _uploads(place: Bench, provider: str) -> int:
     """How many references the provider has been brought so far."""
     paths = {
@@ -99,3 +127,20 @@ async def test_an_account_is_brought_a_picture_once_and_every_other_account_its_
     await place.alone(second)
     await _followed(place, spec, "three", picture)
     assert _uploads(place, provider) == before + 2
+
+
+@pytest.mark.parametrize("provider", ["leonardo", "replicate"])
+async def test_two_customers_who_send_the_same_words_get_each_what_follows_their_own_picture(
+    place: Bench, provider: str
+) -> None:
+    spec = _following(provider)
+    assert spec is not None
+    await place.alone(await place.account(provider, spec))
+    pictures = [images.saved("PNG", size=size) for size in ((700, 700), (760, 760))]
+    leased = [await _leased(place, spec, f"make it move, {provider}", picture) for picture in pictures]
+    begun = [(attempt_id, await _lost(place, attempt_id, asked)) for attempt_id, asked in leased]
+    # The younger is looked for first: the older one's task must not be taken for it.
+    for attempt_id, created_ms in reversed(begun):
+        end = await place.ended(attempt_id)
+        assert end.state == pb.ATTEMPT_STATE_SUCCEEDED, end
+        assert (await place.recorded(attempt_id)).submitted_at_ms == created_ms

@@ -98,11 +98,12 @@ async def test_an_account_that_takes_no_upload_costs_nothing_and_the_job_may_mov
     spec = _spec(provider)
     account = await place.account(provider, spec)
     await place.alone(account)
-    await _withdraw(place, account)
     prompt = f"a dead end for {provider}"
     generation = await _following(place, spec, prompt, "olive")
     attempt_id = f"job_{next(place.numbers)}:1"
     await place.pool.lease(attempt_id, generation=generation)
+    # Not before: the account's next check would find it out, and no lease would be given.
+    await _withdraw(place, account)
     assert await place.pool.prepare(attempt_id, generation) is None
     status = await place.pool.submit(attempt_id, generation)
     assert status.state == pb.ATTEMPT_STATE_FAILED, status

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Final, TypeVar
 
 import msgspec
 
 from services.provider_pool.adapters.calls import HttpAnswer
-from services.provider_pool.adapters.interface import ProtocolViolation, ProviderError, SubmissionUnknown
+from services.provider_pool.adapters.interface import (
+    ProtocolViolation,
+    ProviderError,
+    SubmissionUnknown,
+    TransientFailure,
+)
 
 T = TypeVar("T")
 
@@ -38,6 +44,15 @@ def shaped_value(value: object, shape: type[T], status: int = 200) -> T:
     except msgspec.ValidationError:
         # Its message may quote the body.
         raise ProtocolViolation(f"an answer of status {status} in another shape than documented") from None
+
+
+def readable(items: Iterable[object], shape: type[T]) -> list[T]:
+    """Those of a list that are of this type: one that is not, perhaps of another product, must not hide the others."""
+    found: list[T] = []
+    for item in items:
+        with contextlib.suppress(ProtocolViolation):
+            found.append(shaped_value(item, shape))
+    return found
 
 
 def accepted(answer: HttpAnswer, shape: type[T]) -> T:
@@ -105,6 +120,21 @@ def cost_millis(amount: object) -> int | None:
     """What a provider says that something cost, in thousandths, rounded up; None where that is not to be believed."""
     told = millis(amount)
     return told if told is not None and 0 <= told <= COST_LIMIT_MILLIS else None
+
+
+def is_refusal(status: int) -> bool:
+    """Whether a billable call that was answered so was certainly not taken: a time that ran out may have run out behind it."""
+    return 400 <= status < 500 and status != 408
+
+
+def by_status(answer: HttpAnswer, classes: Mapping[int, type[ProviderError]]) -> type[ProviderError] | None:
+    """What a status alone says. A page for people with 403 is from a gate before the provider, which looks at requests.
+
+    What one request looks like must not put an account out of service, nor every other that it is given to afterwards.
+    """
+    if answer.status == 403 and answer.body.lstrip()[:1] == b"<":
+        return TransientFailure
+    return classes.get(answer.status)
 
 
 def unclear(answer: HttpAnswer, provider: str) -> ProviderError:

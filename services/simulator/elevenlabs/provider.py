@@ -275,5 +275,6 @@ _REFUSALS: Final = {
     Fault.PAYMENT_REQUIRED: errors.quota_exceeded(0, 1),
     Fault.FORBIDDEN: errors.UNUSUAL_ACTIVITY,
     Fault.SERVER_ERROR: errors.INTERNAL,
+    Fault.OVERLOADED: errors.BUSY,
     Fault.MODERATED_BEFORE: errors.MODERATED,
 }

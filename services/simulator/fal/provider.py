@@ -101,4 +101,5 @@ _REFUSALS: Final = {
     Fault.PAYMENT_REQUIRED: errors.EXHAUSTED,
     Fault.FORBIDDEN: errors.FORBIDDEN,
     Fault.SERVER_ERROR: errors.request_refused(500, "Internal server error", "internal_error"),
+    Fault.OVERLOADED: errors.request_refused(500, "Internal server error", "internal_error"),
 }

@@ -103,7 +103,7 @@ def generation(task: Task, now_ms: int) -> dict[str, Any]:
         "negativePrompt": facts.get("negativePrompt", ""),
         "imageWidth": facts.get("width"),
         "imageHeight": facts.get("height"),
-        "seed": task.seed,
+        "seed": facts.get("seed", task.seed),
         "public": bool(facts.get("public", False)),
         "inferenceSteps": None,
         "guidanceScale": None,

@@ -209,6 +209,8 @@ def image_order(body: Mapping[str, Any]) -> Order:
         "public": body.get("public", False),
         "negativePrompt": body.get("negative_prompt", ""),
     }
+    if body.get("seed") is not None:
+        facts["seed"] = body["seed"]
     return Order("image", model, body["prompt"], drawings, _USD_PER_IMAGE * number, references, facts)
 
 

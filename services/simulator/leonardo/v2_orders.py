@@ -229,6 +229,8 @@ def order_of(body: Mapping[str, Any]) -> Order:
     first = drawings[0]
     size = (first.width, first.height) if isinstance(first, Film | Picture) else (None, None)
     facts = {"modelId": None, "width": size[0], "height": size[1], "public": body.get("public", False)}
+    if parameters.get("seed", -1) >= 0:
+        facts["seed"] = parameters["seed"]
     return Order(model.kind, slug, parameters["prompt"], drawings, usd, references, facts)
 
 

@@ -301,4 +301,5 @@ _REFUSALS: Final = {
     Fault.PAYMENT_REQUIRED: problems.INSUFFICIENT,
     Fault.FORBIDDEN: problems.FORBIDDEN,
     Fault.SERVER_ERROR: problems.UNAVAILABLE,
+    Fault.OVERLOADED: problems.UNAVAILABLE,
 }

@@ -220,4 +220,5 @@ _REFUSALS: Final = {
     Fault.PAYMENT_REQUIRED: errors.NO_CREDITS,
     Fault.FORBIDDEN: errors.FORBIDDEN,
     Fault.SERVER_ERROR: errors.UNAVAILABLE,
+    Fault.OVERLOADED: errors.UNAVAILABLE,
 }

@@ -153,6 +153,9 @@ ERRORS: list[tuple[int, object, type[ProviderError]]] = [
     (422, detail("bad_composition_plan"), ContentBlocked),
     (403, detail("content_policy_violation"), ContentBlocked),
     (403, detail("something_new"), AccountRestricted),
+    (403, detail("content_moderation_blocked"), ContentBlocked),
+    (422, {"detail": {"status": "voice_content_violation"}}, ContentBlocked),
+    (408, b"", SubmissionUnknown),
     (429, detail("concurrent_limit_exceeded"), ConcurrencyLimited),
     (429, {"detail": {"status": "too_many_concurrent_requests"}}, ConcurrencyLimited),
     (429, detail("rate_limit_exceeded"), RateLimited),
@@ -170,6 +173,20 @@ def test_every_error_of_a_submission_is_of_its_class(
     error = answers.submit_error(answer(body, status), T0_MS)
     assert type(error) is expected
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("told", ["1e12", "-1", "many"])
+def test_a_cost_that_cannot_be_one_is_not_booked(told: str) -> None:
+    assert answers.cost_millis(answer(b"sound", headers={"character-cost": told})) is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"character_limit": 10**20}, {"next_character_count_reset_unix": 10**18}], ids=list
+)
+async def test_a_balance_that_cannot_be_one_is_not_believed(changed: dict[str, int]) -> None:
+    told = {"tier": "pro", "character_count": 1, "character_limit": 10} | changed
+    with pytest.raises(ProtocolViolation):
+        answers.subscription(answer(told))
 
 
 def test_a_busy_account_says_when_to_come_back() -> None:

@@ -146,6 +146,13 @@ async def test_a_request_that_ended_badly_is_a_snapshot_and_no_error() -> None:
     ("answers", "expected"),
     [
         ([answer({"status": "COMPLETED"}), answer(b"<html>", 502)], TransientFailure),
+        (
+            [
+                answer({"status": "COMPLETED"}),
+                answer({"detail": "Internal server error", "error_type": "internal_error"}, 500),
+            ],
+            TransientFailure,
+        ),
         ([answer({"status": "COMPLETED"}), answer({"detail": "x"}, 401)], AuthFailed),
         ([answer({"status": "PAUSED"})], ProtocolViolation),
         ([answer(b"<html>")], ProtocolViolation),

@@ -58,7 +58,7 @@ SUBMITS: list[tuple[int, object, type[ProviderError]]] = [
     (422, b"<html>", InvalidRequest),
     (400, {"detail": "x", "error_type": "bad_request"}, InvalidRequest),
     (429, {"detail": "slow down"}, RateLimited),
-    (408, {}, TransientFailure),
+    (408, {}, SubmissionUnknown),
     (418, {}, InvalidRequest),
     (500, {"detail": "x", "error_type": "internal_error"}, SubmissionUnknown),
     (502, b"<html>", SubmissionUnknown),

@@ -162,17 +162,20 @@ def test_a_chart_is_a_picture_with_an_instruction() -> None:
     assert (body["quality"], body["num_images"]) == ("high", 1)
 
 
-def test_a_listed_request_is_ours_if_it_has_all_that_was_sent_and_as_many_references() -> None:
+def test_a_listed_request_is_ours_if_it_has_all_that_was_sent_and_the_same_references() -> None:
+    uploads = [RemoteFile("u1"), RemoteFile("u2")]
     asked = following(ReferenceRole.IMAGE, ReferenceRole.IMAGE)
     sent = {"prompt": "A red balloon", "duration": "5"}
     told: dict[str, object] = {**sent, "image_urls": ["u1", "u2"], "task": "reference"}
-    assert requests.is_this(told, sent, asked)
-    assert not requests.is_this(told | {"duration": "6"}, sent, asked)
-    assert not requests.is_this(told | {"image_urls": ["u1"]}, sent, asked)
-    assert not requests.is_this(told | {"video_urls": ["u3"]}, sent, asked)
+    assert requests.is_this(told, sent, asked, uploads)
+    assert not requests.is_this(told | {"duration": "6"}, sent, asked, uploads)
+    assert not requests.is_this(told | {"image_urls": ["u1"]}, sent, asked, uploads)
+    assert not requests.is_this(told | {"image_urls": ["u1", "u3"]}, sent, asked, uploads)
+    assert not requests.is_this(told | {"video_urls": ["u3"]}, sent, asked, uploads)
+    assert not requests.is_this(told, sent, asked, [])
     oddities: list[object] = [None, [], "text", {}]
     for odd in oddities:
-        assert not requests.is_this(odd, sent, asked)
+        assert not requests.is_this(odd, sent, asked, uploads)
 
 
 def test_a_request_is_found_below_its_owner_and_app_alone() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +22,13 @@ from services.provider_pool.adapters.interface import (
     InvalidRequest,
     Kind,
     ModelNotEnabled,
+    Prepared,
     ProtocolViolation,
     ProviderError,
     RateLimited,
+    Reference,
     ReferenceRejected,
+    RemoteFile,
     Snapshot,
     Submission,
     SubmissionUnknown,
@@ -33,7 +38,7 @@ from services.provider_pool.adapters.interface import (
     TransientFailure,
 )
 from services.provider_pool.adapters.leonardo.adapter import LeonardoAdapter
-from tests.adapters.scripted import ScriptedCalls, account, answer, context
+from tests.adapters.scripted import ScriptedCalls, account, answer, context, image_file
 from tests.clocks import T0_MS, HandClock
 
 ADAPTER = LeonardoAdapter()
@@ -205,6 +210,13 @@ async def test_a_generation_that_is_not_known_is_said_to_be(reply: HttpAnswer) -
         (refusal(429, "slow down"), RateLimited),
         (refusal(429, "too many concurrent jobs"), ConcurrencyLimited),
         (refusal(503, "Service Error"), TransientFailure),
+        (refusal(504, "Service Error"), SubmissionUnknown),
+        (answer({"message": "Internal server error"}, 500), SubmissionUnknown),
+        (answer({"message": "Endpoint request timed out"}, 504), SubmissionUnknown),
+        (answer(b"", 408), SubmissionUnknown),
+        (refusal(400, "prompt is too long: 'not enough api tokens'", "validation-failed"), InvalidRequest),
+        (refusal(400, "unfit: x\nnot enough api tokens", "validation-failed"), InvalidRequest),
+        (refusal(400, "unfit: a is not supported within the Production API", "bad-request"), InvalidRequest),
         (answer(b"", 503), SubmissionUnknown),
         (answer(b"<html>502</html>", 502), SubmissionUnknown),
         (answer(b"{", 200), SubmissionUnknown),
@@ -214,6 +226,8 @@ async def test_a_generation_that_is_not_known_is_said_to_be(reply: HttpAnswer) -
         (listed_refusal("content moderation filter: X", "ERROR"), ContentBlocked),
         (listed_refusal("PROMPT_MODERATION_BLOCKED", "ERROR"), ContentBlocked),
         (listed_refusal("oops", "INTERNAL_SERVER_ERROR"), SubmissionUnknown),
+        (listed_refusal("oops", "TIMEOUT"), SubmissionUnknown),
+        (listed_refusal("oops", "BAD_USER_INPUT"), InvalidRequest),
         (answer([], 200), SubmissionUnknown),
     ],
 )
@@ -278,6 +292,50 @@ async def test_an_attempt_in_doubt_is_found_by_its_words_its_size_and_its_time(
     tasks = await ADAPTER.list_tasks(lent, ACCOUNT, prepared, T0_MS, "job_1:1")
     assert [task.task_id for task in tasks] == (["gen-1"] if found else [])
     assert all(task.submitted_at_ms == T0_MS + 2_000 for task in tasks)
+
+
+def followed(folder: Path, **changed: Any) -> Prepared:
+    asked = replace(FILM, references=(Reference(),), **changed)
+    prepared = ADAPTER.prepare(asked, SPECS[FILM.model], [image_file(folder)])
+    return replace(prepared, uploads=(RemoteFile("image-1"),))
+
+
+async def test_words_that_others_send_too_do_not_make_their_pictures_this_attempt_s(tmp_path: Path) -> None:
+    prepared = followed(tmp_path)
+    begun = ScriptedCalls(answer({"generationId": "gen-1"}))
+    await ADAPTER.submit(context(begun), ACCOUNT, prepared, "job_1:1")
+    sent = begun.only.json
+    assert isinstance(sent, dict)
+    seed = sent["parameters"]["seed"]
+    items = [
+        {**ITEM, "id": "theirs", "seed": 5},
+        {**ITEM, "seed": seed},
+        {**ITEM, "id": "untold", "seed": None},
+    ]
+    calls = ScriptedCalls(answer(ME), answer({"generations": items}))
+    tasks = await ADAPTER.list_tasks(context(calls), ACCOUNT, prepared, T0_MS, "job_1:1")
+    assert [task.task_id for task in tasks] == ["gen-1"]
+
+
+async def test_a_wished_seed_marks_nobody_s_pictures(tmp_path: Path) -> None:
+    calls = ScriptedCalls(answer(ME), answer({"generations": [{**ITEM, "seed": 5}]}))
+    prepared = followed(tmp_path, seed=5)
+    assert await ADAPTER.list_tasks(context(calls), ACCOUNT, prepared, T0_MS, "job_1:1") == []
+
+
+@pytest.mark.parametrize("told", ["0.80", {"amount": ["x"], "unit": 7}, 5])
+async def test_a_generation_that_was_taken_is_not_given_up_for_its_price(told: object) -> None:
+    calls = ScriptedCalls(answer({"generate": {"generationId": "gen-1", "cost": told, "apiCreditCost": "?"}}))
+    prepared = ADAPTER.prepare(FILM, SPECS[FILM.model])
+    begun = await ADAPTER.submit(context(calls), ACCOUNT, prepared, "job_1:1")
+    assert begun.task.task_id == "gen-1"
+    assert "cost_millis" not in begun.task.state
+
+
+async def test_a_webhook_with_a_strange_header_is_nobody_s() -> None:
+    keyed = account("leonardo", {"api_key": "key-1", "webhook_secret": "s"})
+    headers = {"authorization": "Bearer \udc80"}
+    assert await ADAPTER.hint(context(ScriptedCalls()), keyed, headers, b"{}") is None
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,9 @@ ERRORS: list[tuple[int, object, type[ProviderError]]] = [
     (403, fault("unsupported_country_region_territory"), AccountRestricted),
     (403, fault(None, message="Your organization must be verified to use the model"), ModelNotEnabled),
     (404, fault("model_not_found"), ModelNotEnabled),
+    (400, fault(None, message="Your prompt 'organization must be verified' is unfit"), InvalidRequest),
+    (400, fault(None, message="Your prompt 'ip not authorized' is unfit"), InvalidRequest),
+    (408, b"", SubmissionUnknown),
     (409, fault("conflict"), TransientFailure),
     (422, fault("unprocessable"), InvalidRequest),
     (429, fault("rate_limit_exceeded", "requests"), RateLimited),
@@ -91,6 +94,18 @@ ERRORS: list[tuple[int, object, type[ProviderError]]] = [
     (503, b"<html>", SubmissionUnknown),
     (418, b"[]", InvalidRequest),
 ]
+
+
+@pytest.mark.parametrize("usage", ["much", {"prompt_tokens": None}, {"prompt_tokens": 1.5}, []])
+def test_a_text_is_not_given_up_for_tokens_that_are_told_in_another_way(usage: object) -> None:
+    told = {"choices": [{"message": {"content": "A tale."}, "finish_reason": "stop"}], "usage": usage}
+    assert answers.text(answer(told), 50) == answers.Result(b"A tale.", {})
+
+
+@pytest.mark.parametrize("count", [-5, 10**30])
+def test_tokens_that_nobody_can_have_used_are_not_booked(count: int) -> None:
+    for spec in OpenAIAdapter().models():
+        assert prices.settled_millis(spec, {"text_in": count, "text_out": 1}) is None
 
 
 @pytest.mark.parametrize(("status", "body", "expected"), ERRORS)

@@ -370,18 +370,24 @@ async def test_a_submission_in_doubt_is_found_by_what_was_sent_and_when() -> Non
     assert len(calls.sent) == 2
 
 
-async def test_a_submission_with_references_is_found_by_how_many_there_were(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("uploads", "found"), [((RemoteFile("x"), RemoteFile("y")), ["two"]), ((), [])], ids=["known", "unknown"]
+)
+async def test_a_submission_with_references_is_found_by_those_that_were_uploaded(
+    uploads: tuple[RemoteFile, ...], found: list[str], tmp_path: Path
+) -> None:
     asked = replace(FILM, references=(Reference(), Reference()))
     files = [image_file(tmp_path, "a.png"), image_file(tmp_path, "b.png")]
-    prepared = ADAPTER.prepare(asked, SPEC, files)
+    prepared = replace(ADAPTER.prepare(asked, SPEC, files), uploads=uploads)
     calls = ScriptedCalls(
         page(
             prediction(id="one", input={**prepared.body, "reference_images": ["x"]}),
+            prediction(id="theirs", input={**prepared.body, "reference_images": ["x", "z"]}),
             prediction(id="two", input={**prepared.body, "reference_images": ["x", "y"]}),
         )
     )
-    found = await ADAPTER.list_tasks(context(calls), account("replicate"), prepared, T0_MS, "job_1:1")
-    assert [task.task_id for task in found] == ["two"]
+    listed = await ADAPTER.list_tasks(context(calls), account("replicate"), prepared, T0_MS, "job_1:1")
+    assert [task.task_id for task in listed] == found
 
 
 # ---------------------------------------------------------------- the rest

@@ -32,6 +32,7 @@ from services.provider_pool.adapters.interface import (
     Snapshot,
     Submission,
     TaskRef,
+    TaskState,
     Terms,
 )
 from services.provider_pool.adapters.model_files import models_of
@@ -121,9 +122,16 @@ class ArkAdapter(Adapter):
         for start in range(0, len(ids), _IDS_IN_A_QUESTION):
             query = [("filter.task_ids", each) for each in ids[start : start + _IDS_IN_A_QUESTION]]
             page = await self._page(context, account, 1, query)
-            for told in page.items:
+            for told in reading.readable(page.items, answers.Task):
                 if told.id in wanted:
                     found[told.id] = self._snapshot(context, wanted[told.id], told)
+            # Known, and not understood: no news, which patience ends.
+            named = reading.readable(page.items, answers.Named)
+            found |= {
+                one.id: Snapshot(TaskState.RUNNING)
+                for one in named
+                if one.id in wanted and one.id not in found
+            }
         return found
 
     async def check(self, context: Context, account: AccountAccess) -> AccountStatus:
@@ -139,7 +147,7 @@ class ArkAdapter(Adapter):
         listed: list[answers.Task] = []
         for number in range(1, _PAGES_OF_A_SEARCH + 1):
             page = await self._page(context, account, number, query)
-            listed += page.items
+            listed += reading.readable(page.items, answers.Task)
             if len(page.items) < _PAGE:
                 break
         ours = _ours(listed, prepared, since_ms, reference)
@@ -153,6 +161,9 @@ class ArkAdapter(Adapter):
             return Cancellation("no", 0)
         if before.outputs:
             return Cancellation("yes", before.cost_millis)
+        if before.state is not TaskState.QUEUED:
+            # It may end before this arrives, and then its record would go instead.
+            return Cancellation("maybe")
         answer = await context.calls.send(
             "DELETE",
             f"{addresses.base_url(account, OFFICIAL)}{_TASKS}/{task.task_id}",

@@ -70,10 +70,16 @@ class Task(msgspec.Struct, frozen=True):
     safety_identifier: str | None = None
 
 
+class Named(msgspec.Struct, frozen=True):
+    """A task of which nothing else can be read."""
+
+    id: str
+
+
 class Page(msgspec.Struct, frozen=True):
     """A page of a list."""
 
-    items: list[Task]
+    items: list[object]
     total: int = 0
 
 
@@ -134,7 +140,7 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     known = _classified(answer, now_ms)
     if known is not None:
         return InvalidRequest("ark: no such path") if isinstance(known, TaskNotFound) else known
-    if answer.status < 400 or answer.status >= 500:
+    if not reading.is_refusal(answer.status):
         return SubmissionUnknown(f"ark answered {answer.status}", charged="maybe")
     return InvalidRequest(f"ark answered {answer.status}")
 
@@ -199,7 +205,7 @@ def _failure(fault: Fault) -> ProviderError:
 def _classified(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
     fault = fault_of(answer)
     code = reading.word(fault.code)
-    found = _class_of(code, fault.message.lower(), answer.status)
+    found = _class_of(code, fault.message.lower(), answer.status) or reading.by_status(answer, _STATUSES)
     if found is None:
         return None
     wait_s = reading.retry_after_s(answer.headers, now_ms)
@@ -213,5 +219,4 @@ def _class_of(code: str, message: str, status: int) -> type[ProviderError] | Non
         return ConcurrencyLimited
     if code in _CODES:
         return _CODES[code]
-    family = next((found for start, found in _FAMILIES if code.startswith(start)), None)
-    return family or _STATUSES.get(status)
+    return next((found for start, found in _FAMILIES if code.startswith(start)), None)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.chassis.settings import Secret
+from services.provider_pool.adapters import attempt_marks
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -98,7 +99,7 @@ def seed_of(generation: Generation, reference: str) -> int:
     """The seed that was wished for, or one that no other attempt is likely to have: the provider lists it."""
     if generation.seed is not None:
         return generation.seed
-    return int.from_bytes(hashlib.sha256(f"seed {reference}".encode()).digest()[:4])
+    return attempt_marks.seed_of(reference)
 
 
 def plain(prompt: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -64,7 +65,12 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     403: AccountRestricted,
     429: RateLimited,
 }
+# Their words for a content that they do not want change, and none of them is about the account.
+_CONTENT: Final = re.compile(r"moderat|violat|content_(?:policy|against|block|filter)")
+_REFUSED: Final = frozenset({400, 403, 422})
 _PAYS: Final = frozenset({"active", "trialing", "free"})
+# Credits, or seconds of some thirty thousand years.
+_NUMBER_LIMIT: Final = 10**12
 # Requests at once, by plan; headers tell it only in answers that are paid for.
 _CONCURRENCY: Final[Mapping[str, int]] = {
     "free": 2,
@@ -86,14 +92,15 @@ def sound(answer: HttpAnswer) -> bytes:
 
 def cost_millis(answer: HttpAnswer) -> int | None:
     """Thousandths of a credit, where the answer tells."""
-    told = reading.millis(answer.headers.get("character-cost"))
-    return told if told is not None and told >= 0 else None
+    return reading.cost_millis(answer.headers.get("character-cost"))
 
 
 def subscription(answer: HttpAnswer) -> AccountStatus:
     """What is left of the plan. Raises ProtocolViolation."""
     told = reading.shaped(answer, _Subscription)
     renews_at_s = told.next_character_count_reset_unix
+    if max(abs(told.character_limit), abs(told.character_count), renews_at_s or 0) > _NUMBER_LIMIT:
+        raise ProtocolViolation("elevenlabs: a subscription that cannot be one")
     return AccountStatus(
         ok=told.status in _PAYS,
         balance_millis=(told.character_limit - told.character_count) * 1000,
@@ -107,9 +114,9 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     """What the answer to a billable call that was not taken says."""
     found = _classified(answer, now_ms)
     # Of a server that failed, only that it was too busy to begin is believed.
-    if found is not None and (answer.status < 500 or isinstance(found, Overloaded)):
+    if found is not None and (reading.is_refusal(answer.status) or isinstance(found, Overloaded)):
         return found
-    if 400 <= answer.status < 500:
+    if reading.is_refusal(answer.status):
         return InvalidRequest(_described(answer))
     return reading.unclear(answer, "elevenlabs")
 
@@ -125,7 +132,10 @@ def read_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
 
 def _classified(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
     known = (_BY_WORD[told] for told in _words(answer) if told in _BY_WORD)
-    kind = next(known, None) or _BY_STATUS.get(answer.status)
+    kind = next(known, None)
+    if kind is None and answer.status in _REFUSED and any(map(_CONTENT.search, _words(answer))):
+        kind = ContentBlocked
+    kind = kind or reading.by_status(answer, _BY_STATUS)
     if kind is None:
         return None
     if issubclass(kind, RateLimited | Overloaded):

@@ -156,7 +156,7 @@ class FalAdapter(Adapter):
             )
             for one in await self._listed(context, account, endpoint, since_ms)
             if answers.at_ms(one.sent_at) >= since_ms
-            and requests.is_this(one.json_input, prepared.body, generation)
+            and requests.is_this(one.json_input, prepared.body, generation, prepared.uploads)
         ]
 
     async def cancel(self, context: Context, account: AccountAccess, task: TaskRef) -> Cancellation:
@@ -263,7 +263,7 @@ class FalAdapter(Adapter):
             if answer.status != 200:
                 raise answers.read_error(answer, context.clock.now_ms())
             page = reading.shaped(answer, answers.Page)
-            found += page.items
+            found += reading.readable(page.items, answers.Listed)
             cursor = page.next_cursor
             if not page.has_more or not cursor:
                 break

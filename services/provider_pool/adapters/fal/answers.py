@@ -61,7 +61,7 @@ class Listed(msgspec.Struct):
 class Page(msgspec.Struct):
     """A page of the list."""
 
-    items: list[Listed]
+    items: list[object]
     next_cursor: str | None = None
     has_more: bool = False
 
@@ -167,8 +167,14 @@ def failure(status: Status, answer: HttpAnswer) -> ProviderError | None:
 
     A refusal in the middle of the queue's machinery is told by the status, one of the model by the result.
     """
-    types = [name for name in (*_types(_body(answer)), reading.word(status.error_type)) if name]
+    body = _body(answer)
+    types = [name for name in (*_types(body), reading.word(status.error_type)) if name]
     if answer.status in _ABOUT_THE_ACCOUNT or not (types or status.error or 400 <= answer.status < 500):
+        return None
+    if answer.status >= 500 and not (
+        status.error or status.error_type or isinstance(body.get("detail"), list)
+    ):
+        # A model's errors are a list. Here nothing went wrong but the reading of the result, which is asked for again.
         return None
     kind, named = _classified(types)
     kind = kind or GenerationFailed
@@ -188,12 +194,9 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
         kind, _ = _classified(_types(body))
         kind = kind if kind in (ContentBlocked, ReferenceRejected) else InvalidRequest
         return kind(_described(answer))
-    known = _by_status(answer, now_ms)
-    if known is not None:
-        return known
-    if 400 <= answer.status < 500:
-        return InvalidRequest(_described(answer))
-    return reading.unclear(answer, "fal")
+    if not reading.is_refusal(answer.status):
+        return reading.unclear(answer, "fal")
+    return _by_status(answer, now_ms) or InvalidRequest(_described(answer))
 
 
 def read_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
@@ -231,7 +234,7 @@ def at_ms(text: str) -> int:
 
 
 def _by_status(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
-    kind = _BY_STATUS.get(answer.status)
+    kind = reading.by_status(answer, _BY_STATUS)
     if answer.status == 403 and _EXHAUSTED.search(str(_body(answer).get("detail", "")).lower()):
         kind = InsufficientBalance
     if kind is None:

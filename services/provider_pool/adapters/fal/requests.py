@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -70,14 +69,18 @@ def with_references(
     return whole | lists
 
 
-def is_this(told: object, body: Mapping[str, object], generation: Generation) -> bool:
-    """Whether an input that fal lists is what was sent: all of it, with as many references in each place."""
-    if not isinstance(told, Mapping) or any(told.get(name) != value for name, value in body.items()):
+def is_this(
+    told: object, body: Mapping[str, object], generation: Generation, uploads: Sequence[RemoteFile]
+) -> bool:
+    """Whether an input that fal lists is what was sent: all of it, and these references and no others.
+
+    Others may have sent the same words with pictures of their own: where it is not known what was uploaded, nothing is.
+    """
+    if not isinstance(told, Mapping) or len(uploads) != len(generation.references):
         return False
-    asked = Counter(
-        _FRAMES.get(reference.role) or _LISTS[reference.role] for reference in generation.references
-    )
-    return Counter(_references_in(told)) == asked
+    sent = with_references(body, generation, uploads)
+    empty = {*_FRAMES.values(), *_LISTS.values()} - sent.keys()
+    return all(told.get(name) == value for name, value in sent.items()) and not any(map(told.get, empty))
 
 
 def queue_address(account: AccountAccess, endpoint: str) -> str:
@@ -132,13 +135,3 @@ def _picture(generation: Generation, spec: ModelSpec) -> dict[str, object]:
         "num_images": 1,
         "output_format": "png",
     }
-
-
-def _references_in(told: Mapping[str, object]) -> Iterator[str]:
-    for name in _FRAMES.values():
-        if told.get(name):
-            yield name
-    for name in _LISTS.values():
-        listed = told.get(name)
-        if isinstance(listed, list):
-            yield from (name for _ in listed)

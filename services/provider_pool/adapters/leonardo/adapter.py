@@ -1,4 +1,4 @@
-"""Leonardo.Ai: pictures, films and music; what was sent is found again in the user's own list, by its words and its size."""
+"""Leonardo.Ai: pictures, films and music; what was sent is found again in the user's own list, by its words, size and seed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from services.provider_pool.adapters.interface import (
     ModelSpec,
     OutputRef,
     Prepared,
+    ProtocolViolation,
     ReferenceFile,
     ReferenceRejected,
     RemoteFile,
@@ -31,6 +32,7 @@ from services.provider_pool.adapters.interface import (
     Submission,
     TaskNotFound,
     TaskRef,
+    TaskState,
     Terms,
     TransientFailure,
 )
@@ -131,7 +133,13 @@ class LeonardoAdapter(Adapter):
             "POST",
             f"{addresses.base_url(account, OFFICIAL)}{requests.path_of(spec)}",
             headers=requests.headers_of(account),
-            json=requests.with_references(prepared.body, spec, prepared.references, prepared.uploads),
+            json=requests.with_references(
+                prepared.body,
+                spec,
+                prepared.references,
+                prepared.uploads,
+                requests.mark_of(prepared.generation, spec, reference),
+            ),
             timeout_s=self.terms.submit_timeout_s,
             billable=True,
         )
@@ -152,9 +160,9 @@ class LeonardoAdapter(Adapter):
         if len(wanted) >= _WORTH_A_LIST:
             user_id = await self._user_id(context, account)
             for number in range(_PAGES_OF_A_POLL):
-                page = await self._page(context, account, user_id, number * _PAGE)
+                page, count = await self._page(context, account, user_id, number * _PAGE)
                 found |= {i.id: _snapshot(context, wanted[i.id], i) for i in page if i.id in wanted}
-                if len(page) < _PAGE or len(found) == len(wanted):
+                if count < _PAGE or len(found) == len(wanted):
                     break
         # What has slid off these pages is not lost.
         missing = [task for task in wanted.values() if task.task_id not in found]
@@ -172,9 +180,9 @@ class LeonardoAdapter(Adapter):
         listed: list[answers.Item] = []
         # The order is not documented: what is not on these pages is older, or the account begins hundreds a minute.
         for number in range(_PAGES_OF_A_SEARCH):
-            page = await self._page(context, account, user_id, number * _PAGE)
+            page, count = await self._page(context, account, user_id, number * _PAGE)
             listed += page
-            if len(page) < _PAGE or not any(_is_since(item, since_ms) for item in page):
+            if count < _PAGE or not any(_is_since(item, since_ms) for item in page):
                 break
         now_ms = context.clock.now_ms()
         return [
@@ -185,7 +193,7 @@ class LeonardoAdapter(Adapter):
                 None,
             )
             for item in listed
-            if reading.word(item.id) and _is_since(item, since_ms) and _is_asked(item, prepared)
+            if reading.word(item.id) and _is_since(item, since_ms) and _is_asked(item, prepared, reference)
         ]
 
     async def hint(
@@ -193,7 +201,7 @@ class LeonardoAdapter(Adapter):
     ) -> Hint | None:
         """The callback key that the operator set with the API key, where the account has it; nothing is signed."""
         secret = account.secrets.get("webhook_secret")
-        told = headers.get("authorization", "").encode()
+        told = headers.get("authorization", "").encode("utf-8", "replace")
         if secret is not None and not hmac.compare_digest(told, f"Bearer {secret.reveal()}".encode()):
             return None
         task_id = answers.hinted(body)
@@ -211,13 +219,16 @@ class LeonardoAdapter(Adapter):
             return await self.poll(context, account, task)
         except TaskNotFound:
             return None
+        except ProtocolViolation:
+            # One that nobody understands must not stand before all others of its account; its patience ends it.
+            return Snapshot(TaskState.RUNNING)
 
     async def _user_id(self, context: Context, account: AccountAccess) -> str:
         return answers.user_id(await self._get(context, account, _ME))
 
     async def _page(
         self, context: Context, account: AccountAccess, user_id: str, offset: int
-    ) -> list[answers.Item]:
+    ) -> tuple[list[answers.Item], int]:
         query = [("offset", str(offset)), ("limit", str(_PAGE))]
         path = f"{requests.V1_PATH}/user/{user_id}"
         return answers.listed(await self._get(context, account, path, query))
@@ -260,12 +271,21 @@ def _is_since(item: answers.Item, since_ms: int) -> bool:
     return at_ms is not None and at_ms >= since_ms
 
 
-def _is_asked(item: answers.Item, prepared: Prepared) -> bool:
-    """Whether it has the words, and the size, where it tells one."""
+def _is_asked(item: answers.Item, prepared: Prepared, reference: str) -> bool:
+    """Whether it has the words, and the size, where it tells one; with references also the attempt's own seed.
+
+    Others may have sent the same words with pictures of their own, and those are not listed.
+    """
     body = prepared.body
+    if prepared.references:
+        mark = requests.mark_of(prepared.generation, prepared.spec, reference)
+        if mark is None or item.seed != mark:
+            return False
     parameters = body.get("parameters")
     asked = parameters if isinstance(parameters, Mapping) else body
     if item.prompt != asked["prompt"]:
+        return False
+    if "modelId" in body and item.model_id not in (None, body["modelId"]):
         return False
     pairs = ((item.width, asked.get("width")), (item.height, asked.get("height")))
     return all(told == wanted for told, wanted in pairs if told and wanted)

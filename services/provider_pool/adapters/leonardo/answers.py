@@ -6,6 +6,7 @@ An error may come with status 200, as a list. No text of the provider's is repea
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -57,6 +58,7 @@ class Item(msgspec.Struct, frozen=True):
     model_id: str | None = msgspec.field(default=None, name="modelId")
     width: int | None = msgspec.field(default=None, name="imageWidth")
     height: int | None = msgspec.field(default=None, name="imageHeight")
+    seed: object = None
     pictures: list[dict[str, Any]] | None = msgspec.field(default=None, name="generated_images")
 
 
@@ -65,18 +67,19 @@ class _Poll(msgspec.Struct, frozen=True):
 
 
 class _List(msgspec.Struct, frozen=True):
-    generations: list[Item]
+    generations: list[object]
 
 
 class _Cost(msgspec.Struct, frozen=True):
-    amount: str | float = ""
-    unit: str = ""
+    amount: object = None
+    unit: object = None
 
 
 class _Begun(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="generationId")
-    cost: _Cost | None = None
-    tokens: float | None = msgspec.field(default=None, name="apiCreditCost")
+    # What was taken is not given up for a price in another shape.
+    cost: object = None
+    tokens: object = msgspec.field(default=None, name="apiCreditCost")
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -127,18 +130,16 @@ class Begun:
     cost_millis: int | None
 
 
-# Texts of errors, lower-case, as far as they are documented; the first that is found in a message decides.
-_TEXTS: Final[tuple[tuple[str, type[ProviderError]], ...]] = (
-    ("invalid response from authorization hook", AuthFailed),
-    ("authentication hook unauthorized", AuthFailed),
-    ("not enough api tokens", InsufficientBalance),
-    ("inappropriate content", ContentBlocked),
-    ("content moderation filter", ContentBlocked),
-    ("prompt_moderation_blocked", ContentBlocked),
-    ("image_moderation_blocked", ContentBlocked),
-    ("is not supported within the production api", ModelNotEnabled),
-    ("invalid init image id", ReferenceRejected),
-    ("couldn't access image", ReferenceRejected),
+# Texts of errors, lower-case, as far as they are documented; the first that is found in a message decides. They may quote a
+# prompt: what puts an account out of service has to be what a text begins with.
+_TEXTS: Final[tuple[tuple[re.Pattern[str], type[ProviderError]], ...]] = (
+    (re.compile(r"^invalid response from authorization hook", re.MULTILINE), AuthFailed),
+    (re.compile(r"^authentication hook unauthorized", re.MULTILINE), AuthFailed),
+    (re.compile(r"^not enough api tokens", re.MULTILINE), InsufficientBalance),
+    (re.compile(r"^\S+ is not supported within the production api", re.MULTILINE), ModelNotEnabled),
+    (re.compile(r"inappropriate content|content moderation filter"), ContentBlocked),
+    (re.compile(r"(?:prompt|image)_moderation_blocked"), ContentBlocked),
+    (re.compile(r"invalid init image id|couldn't access image"), ReferenceRejected),
 )
 _CODES: Final[Mapping[str, type[ProviderError]]] = {
     "access-denied": AuthFailed,
@@ -159,6 +160,9 @@ _STATUSES: Final[Mapping[int, type[ProviderError]]] = {
 # A thousand million dollars.
 _BALANCE_LIMIT_MILLIS: Final = 10**12
 _UNFIT: Final = frozenset({400, 413, 415, 422})
+_NOT_NOW: Final = frozenset({500, 503})
+# Codes beside those that are known; of any other, nobody knows how far its request came.
+_BAD: Final = re.compile(r"bad[-_]|invalid|validation")
 
 
 def begun(answer: HttpAnswer, token_usd_micros: int) -> Begun:
@@ -167,7 +171,8 @@ def begun(answer: HttpAnswer, token_usd_micros: int) -> Begun:
     Raises SubmissionUnknown where it is none of them.
     """
     told = _enveloped(answer) or reading.accepted(answer, _Begun)
-    task_id, cost = reading.task_id(told.id), told.cost or _Cost()
+    task_id = reading.task_id(told.id)
+    cost = reading.shaped_value(told.cost, _Cost) if isinstance(told.cost, Mapping) else _Cost()
     if cost.unit == "DOLLARS":
         return Begun(task_id, reading.cost_millis(cost.amount))
     token_millis = reading.cost_millis(cost.amount if cost.unit == "CREDITS" else told.tokens)
@@ -185,12 +190,12 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     known = _classified(answer, code, message, now_ms)
     if known is not None:
         return known
-    if answer.status >= 500 and message:
-        # The provider's own words for "not now"; what answers in its place does not know them.
+    if answer.status in _NOT_NOW and message.startswith("service error"):
+        # The provider's own words for "not now". What stands before it does not know them, and may have let it through.
         return TransientFailure(_text(answer, code), retry_after_s=_wait_s(answer, now_ms))
-    if answer.status < 400 and code and "internal" not in code.lower():
+    if answer.status < 400 and _BAD.match(code.lower()):
         return InvalidRequest(_text(answer, code))
-    if answer.status < 400 or answer.status >= 500:
+    if not reading.is_refusal(answer.status):
         return SubmissionUnknown(_text(answer, code), charged="maybe")
     return InvalidRequest(_text(answer, code))
 
@@ -223,9 +228,10 @@ def polled(answer: HttpAnswer) -> Item:
     return item
 
 
-def listed(answer: HttpAnswer) -> list[Item]:
-    """A page of a user's generations, in the provider's order. Raises ProtocolViolation."""
-    return reading.shaped(answer, _List).generations
+def listed(answer: HttpAnswer) -> tuple[list[Item], int]:
+    """A page of a user's generations, in the provider's order, and how many there are on it. Raises ProtocolViolation."""
+    page = reading.shaped(answer, _List).generations
+    return reading.readable(page, Item), len(page)
 
 
 def snapshot(item: Item, kind: Kind, poll_after_ms: int, cost_millis: int | None) -> Snapshot:
@@ -269,12 +275,12 @@ def account_status(answer: HttpAnswer, token_usd_micros: int) -> AccountStatus:
     """Balance, slots and renewal; a token of the balance is worth so many millionths of a dollar."""
     told = _details(answer)
     known = [tokens for tokens in (told.paid, told.subscribed) if tokens is not None]
-    balance = int(sum(known) * token_usd_micros) // 1000 if known else None
-    if balance is not None and abs(balance) > _BALANCE_LIMIT_MILLIS:
+    micros = sum(known) * token_usd_micros
+    if abs(micros) > _BALANCE_LIMIT_MILLIS * 1000:
         raise ProtocolViolation("leonardo: a balance that cannot be one")
     return AccountStatus(
         ok=True,
-        balance_millis=balance,
+        balance_millis=int(micros) // 1000 if known else None,
         renews_at_ms=_moment_ms(told.renews or ""),
         concurrency_limit=told.slots,
     )
@@ -310,7 +316,7 @@ def _details(answer: HttpAnswer) -> _Details:
 
 
 def _location(told: Mapping[str, object], kind: Kind) -> str | None:
-    picture = reading.shaped_value(dict(told), Picture)
+    picture = next(iter(reading.readable([told], Picture)), Picture())
     if kind is Kind.VIDEO:
         return picture.motion or None
     if kind is not Kind.MUSIC:
@@ -336,15 +342,16 @@ def _told(answer: HttpAnswer) -> tuple[str, str]:
     details = told.get("details")
     texts = [body.get("error"), body.get("message"), told.get("message")]
     texts += [details.get("message")] if isinstance(details, Mapping) else [details]
-    message = " ".join(text for text in texts if isinstance(text, str)).lower()
+    # A line for each text: a line of a prompt that is quoted in one is none of them.
+    message = "\n".join(" ".join(text.split()) for text in texts if isinstance(text, str)).lower()
     return reading.word(body.get("code") or told.get("code")), message
 
 
 def _classified(answer: HttpAnswer, code: str, message: str, now_ms: int) -> ProviderError | None:
-    found = next((known for text, known in _TEXTS if text in message), None)
+    found = next((known for text, known in _TEXTS if text.search(message)), None)
     if found is None and answer.status == 429 and "concurren" in message:
         found = ConcurrencyLimited
-    found = found or _CODES.get(code.lower()) or _STATUSES.get(answer.status)
+    found = found or _CODES.get(code.lower()) or reading.by_status(answer, _STATUSES)
     return found(_text(answer, code), retry_after_s=_wait_s(answer, now_ms)) if found else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.chassis.settings import Secret
+from services.provider_pool.adapters import attempt_marks
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -62,15 +63,18 @@ def with_references(
     spec: ModelSpec,
     references: Sequence[ReferenceFile],
     uploads: Sequence[RemoteFile],
+    seed: int | None,
 ) -> Mapping[str, object]:
-    """The body with what has been uploaded."""
+    """The body with what has been uploaded, and the seed by which the generation is told from others with the same words."""
     if not references:
         return body
+    marked: Mapping[str, object] = {} if seed is None else {"seed": seed}
     pairs = list(zip(references, uploads, strict=True))
     if _is_v1(spec):
         (file, upload), *_ = pairs
         return {
             **body,
+            **marked,
             "init_image_id": upload.location,
             "init_strength": _V1_STRENGTHS[file.strength],
         }
@@ -87,7 +91,14 @@ def with_references(
             guidances.setdefault("image_reference", []).append(image)
     parameters = body["parameters"]
     assert isinstance(parameters, Mapping)
-    return {**body, "parameters": {**parameters, "guidances": guidances}}
+    return {**body, "parameters": {**parameters, **marked, "guidances": guidances}}
+
+
+def mark_of(generation: Generation, spec: ModelSpec, reference: str) -> int | None:
+    """The attempt's own seed; None where the model takes none, or another was wished for."""
+    if spec.capability.seeds is None or generation.seed is not None:
+        return None
+    return attempt_marks.seed_of(reference) % spec.capability.seeds.high
 
 
 def instructed(generation: Generation, extras: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -42,7 +42,8 @@ class _Picture(msgspec.Struct):
 
 class _Pictures(msgspec.Struct):
     data: list[_Picture]
-    usage: _Usage | None = None
+    # A result is not given up for tokens in another shape.
+    usage: object = None
 
 
 class _Message(msgspec.Struct):
@@ -62,7 +63,7 @@ class _TextUsage(msgspec.Struct):
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    usage: _TextUsage | None = None
+    usage: object = None
 
 
 class _Fault(msgspec.Struct):
@@ -73,6 +74,9 @@ class _Fault(msgspec.Struct):
 
 class _Refusal(msgspec.Struct):
     error: _Fault
+
+
+_U = TypeVar("_U", _Usage, _TextUsage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,14 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     409: TransientFailure,
     429: RateLimited,
 }
-_BY_MESSAGE: Final[tuple[tuple[re.Pattern[str], type[ProviderError]], ...]] = (
-    (re.compile(r"organization must be verified"), ModelNotEnabled),
-    (re.compile(r"must be a member of an organization|ip (?:address )?(?:is )?not authorized"), AuthFailed),
+# With their status: a complaint about the request may quote the prompt, and puts no account out of service.
+_BY_MESSAGE: Final[tuple[tuple[int, re.Pattern[str], type[ProviderError]], ...]] = (
+    (403, re.compile(r"organization must be verified"), ModelNotEnabled),
+    (
+        401,
+        re.compile(r"must be a member of an organization|ip (?:address )?(?:is )?not authorized"),
+        AuthFailed,
+    ),
 )
 
 
@@ -125,7 +134,7 @@ def picture(answer: HttpAnswer) -> Result:
         contents = []
     if len(contents) != 1 or not contents[0]:
         raise SubmissionUnknown("openai answered without a picture", charged="yes")
-    return Result(contents[0], {} if told.usage is None else _picture_tokens(told.usage))
+    return Result(contents[0], _picture_tokens(told.usage))
 
 
 def text(answer: HttpAnswer, max_words: int) -> Result:
@@ -142,18 +151,16 @@ def text(answer: HttpAnswer, max_words: int) -> Result:
     content = _shortened((choice.message.content or "").strip(), max_words)
     if not content:
         raise GenerationFailed(f"openai wrote nothing ({reading.word(choice.finish_reason)})", charged="yes")
-    usage = told.usage
-    tokens = {} if usage is None else {"text_in": usage.prompt_tokens, "text_out": usage.completion_tokens}
-    return Result(content.encode(), tokens)
+    return Result(content.encode(), _text_tokens(told.usage))
 
 
 def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     """What the answer to a billable call that was not taken says."""
     found = _classified(answer, now_ms)
     # Of a server that failed, only that it was too busy to begin is believed.
-    if found is not None and (answer.status < 500 or isinstance(found, Overloaded)):
+    if found is not None and (reading.is_refusal(answer.status) or isinstance(found, Overloaded)):
         return found
-    if 400 <= answer.status < 500:
+    if reading.is_refusal(answer.status):
         return InvalidRequest(_described(answer, _fault(answer)))
     return reading.unclear(answer, "openai")
 
@@ -172,8 +179,8 @@ def _classified(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
     described = _described(answer, fault)
     if fault is None and answer.status >= 500:
         return None
-    kind = None if fault is None else _kind_of(fault)
-    kind = kind or _BY_STATUS.get(answer.status)
+    kind = None if fault is None else _kind_of(fault, answer.status)
+    kind = kind or reading.by_status(answer, _BY_STATUS)
     if kind is None:
         return None
     if issubclass(kind, RateLimited | Overloaded):
@@ -181,12 +188,13 @@ def _classified(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
     return kind(described)
 
 
-def _kind_of(fault: _Fault) -> type[ProviderError] | None:
+def _kind_of(fault: _Fault, status: int) -> type[ProviderError] | None:
     for told in (fault.code, fault.type):
         if isinstance(told, str) and told in _BY_WORD:
             return _BY_WORD[told]
     message = (fault.message or "").lower()
-    return next((kind for pattern, kind in _BY_MESSAGE if pattern.search(message)), None)
+    known = (kind for at, pattern, kind in _BY_MESSAGE if at == status and pattern.search(message))
+    return next(known, None)
 
 
 def _fault(answer: HttpAnswer) -> _Fault | None:
@@ -216,13 +224,30 @@ def _wait_s(headers: Mapping[str, str], now_ms: int) -> float | None:
     return max((span for span in spans if span is not None), default=None)
 
 
-def _picture_tokens(usage: _Usage) -> dict[str, int]:
+def _text_tokens(told: object) -> dict[str, int]:
+    usage = _usage(told, _TextUsage)
+    return {} if usage is None else {"text_in": usage.prompt_tokens, "text_out": usage.completion_tokens}
+
+
+def _picture_tokens(told: object) -> dict[str, int]:
+    usage = _usage(told, _Usage)
+    if usage is None:
+        return {}
     details = usage.input_tokens_details or {}
     text_in, image_in = details.get("text_tokens"), details.get("image_tokens")
     if not isinstance(text_in, int) or not isinstance(image_in, int):
         # The dearer kind, where they are not told apart.
         text_in, image_in = 0, usage.input_tokens
     return {"text_in": text_in, "image_in": image_in, "image_out": usage.output_tokens}
+
+
+def _usage(told: object, shape: type[_U]) -> _U | None:
+    if told is None:
+        return None
+    try:
+        return reading.shaped_value(told, shape)
+    except ProtocolViolation:
+        return None
 
 
 def _shortened(written: str, max_words: int) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
+from typing import Final
 
 from services.provider_pool.adapters.costs import TextTokens
 from services.provider_pool.adapters.interface import ModelSpec
+
+_TOKENS_LIMIT: Final = 100_000_000
 
 
 def settled_millis(spec: ModelSpec, tokens: Mapping[str, int]) -> int | None:
@@ -14,7 +17,8 @@ def settled_millis(spec: ModelSpec, tokens: Mapping[str, int]) -> int | None:
 
     Texts are priced by their cost rule, pictures by `extras.usd_per_million`: text_in, image_in, image_out.
     """
-    if not tokens:
+    # What a compatible provider may tell, and nobody can have used.
+    if not tokens or not all(0 <= count <= _TOKENS_LIMIT for count in tokens.values()):
         return None
     if isinstance(spec.cost, TextTokens):
         return spec.cost.charged_millis(tokens.get("text_in", 0), tokens.get("text_out", 0))

@@ -159,7 +159,7 @@ class ReplicateAdapter(Adapter):
                 for one in page
                 if answers.at_ms(one.created_at) >= since_ms
                 and one.model in (None, prepared.spec.upstream)
-                and requests.is_this(one.input, prepared.body, prepared.generation)
+                and requests.is_this(one.input, prepared.body, prepared.generation, prepared.uploads)
             ]
             if page and answers.at_ms(page[-1].created_at) < since_ms:
                 break
@@ -248,7 +248,7 @@ class ReplicateAdapter(Adapter):
             if answer.status != 200:
                 raise answers.read_error(answer, context.clock.now_ms())
             page = reading.shaped(answer, answers.Page)
-            yield page.results
+            yield reading.readable(page.results, answers.Prediction)
             url = addresses.own(page.next, base) if page.next else None
 
     async def _webhook_secret(self, context: Context, account: AccountAccess) -> Secret:

@@ -53,7 +53,7 @@ class Prediction(msgspec.Struct):
 class Page(msgspec.Struct):
     """Predictions, newest first. `next`: the address of the page before them in time."""
 
-    results: list[Prediction]
+    results: list[object]
     next: str | None = None
 
 
@@ -126,12 +126,9 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     """What the answer to a billable call that was not taken says."""
     if answer.status == 404:
         return ModelNotEnabled(_described(answer))
-    known = _by_status(answer, now_ms)
-    if known is not None:
-        return known
-    if 400 <= answer.status < 500:
-        return InvalidRequest(_described(answer))
-    return reading.unclear(answer, "replicate")
+    if not reading.is_refusal(answer.status):
+        return reading.unclear(answer, "replicate")
+    return _by_status(answer, now_ms) or InvalidRequest(_described(answer))
 
 
 def read_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
@@ -171,7 +168,7 @@ def _failure(told: Prediction) -> ProviderError:
 
 
 def _by_status(answer: HttpAnswer, now_ms: int) -> ProviderError | None:
-    kind = _BY_STATUS.get(answer.status)
+    kind = reading.by_status(answer, _BY_STATUS)
     if kind is None:
         return None
     if issubclass(kind, RateLimited):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
@@ -52,31 +51,24 @@ def body_of(
     told: Mapping[str, object], generation: Generation, uploads: Sequence[RemoteFile], callback_url: str
 ) -> dict[str, object]:
     """The whole request: the input with the addresses of its references, and where to call when it is over."""
-    whole = dict(told)
-    lists: dict[str, list[str]] = {}
-    for reference, upload in zip(generation.references, uploads, strict=True):
-        if reference.role in _FRAMES:
-            whole[_FRAMES[reference.role]] = upload.location
-        else:
-            lists.setdefault(_LISTS[reference.role], []).append(upload.location)
-    body: dict[str, object] = {"input": whole | lists}
+    body: dict[str, object] = {"input": _with_references(told, generation, uploads)}
     if callback_url:
         body |= {"webhook": callback_url, "webhook_events_filter": ["completed"]}
     return body
 
 
-def is_this(listed: object, told: Mapping[str, object], generation: Generation) -> bool:
-    """Whether the input of a listed prediction is what was sent: all of it, with as many references in each place."""
-    if not isinstance(listed, Mapping) or any(listed.get(name) != value for name, value in told.items()):
+def is_this(
+    listed: object, told: Mapping[str, object], generation: Generation, uploads: Sequence[RemoteFile]
+) -> bool:
+    """Whether the input of a listed prediction is what was sent: all of it, and these references and no others.
+
+    Others may have sent the same words with pictures of their own: where it is not known what was uploaded, nothing is.
+    """
+    if not isinstance(listed, Mapping) or len(uploads) != len(generation.references):
         return False
-    asked = Counter(
-        _FRAMES.get(reference.role) or _LISTS[reference.role] for reference in generation.references
-    )
-    found = Counter(name for name in _FRAMES.values() if listed.get(name))
-    for name in _LISTS.values():
-        if isinstance(references := listed.get(name), list) and references:
-            found[name] = len(references)
-    return found == asked
+    sent = _with_references(told, generation, uploads)
+    empty = {*_FRAMES.values(), *_LISTS.values()} - sent.keys()
+    return all(listed.get(name) == value for name, value in sent.items()) and not any(map(listed.get, empty))
 
 
 def model_address(account: AccountAccess, spec: ModelSpec) -> str:
@@ -92,3 +84,16 @@ def prediction_address(account: AccountAccess, prediction_id: str) -> str:
 def headers_of(account: AccountAccess) -> dict[str, str | Secret]:
     """Credentials."""
     return {"authorization": Secret(f"Bearer {account.secrets['api_key'].reveal()}")}
+
+
+def _with_references(
+    told: Mapping[str, object], generation: Generation, uploads: Sequence[RemoteFile]
+) -> dict[str, object]:
+    whole = dict(told)
+    lists: dict[str, list[str]] = {}
+    for reference, upload in zip(generation.references, uploads, strict=True):
+        if reference.role in _FRAMES:
+            whole[_FRAMES[reference.role]] = upload.location
+        else:
+            lists.setdefault(_LISTS[reference.role], []).append(upload.location)
+    return whole | lists

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -73,11 +74,16 @@ class _Organization(msgspec.Struct, frozen=True, rename="camel"):
     tier: _Tier | None = None
 
 
-# Texts of refusals, lower-case; the first that is found in a message decides.
-_TEXTS: Final[tuple[tuple[str, type[ProviderError]], ...]] = (
-    ("enough credits", InsufficientBalance),
-    ("insufficient credits", InsufficientBalance),
-    ("asset.invalid", ReferenceRejected),
+# Texts of refusals, lower-case; the first that is found in a message decides. They may quote a prompt: what puts an account
+# out of service has to be what a text begins with.
+_TEXTS: Final[tuple[tuple[re.Pattern[str], type[ProviderError]], ...]] = (
+    (
+        re.compile(
+            r"^(?:(?:you|your organization) (?:do|does)(?: not|n't) have enough|insufficient|not enough) credits"
+        ),
+        InsufficientBalance,
+    ),
+    (re.compile(r"asset\.invalid"), ReferenceRejected),
 )
 _STATUSES: Final[Mapping[int, type[ProviderError]]] = {
     401: AuthFailed,
@@ -85,8 +91,8 @@ _STATUSES: Final[Mapping[int, type[ProviderError]]] = {
     403: AccountRestricted,
     429: RateLimited,
 }
-# The provider asks to send these again, so that nothing was begun.
-_NOT_NOW: Final = frozenset({502, 503, 504})
+# In the provider's own words, that it did not begin; who gave up waiting for it (504) does not know that.
+_NOT_NOW: Final = frozenset({502, 503})
 # A limit of a day is not over in a minute.
 _DAILY_WAIT_S: Final = 1_800.0
 
@@ -113,7 +119,7 @@ def submit_error(answer: HttpAnswer, now_ms: int) -> ProviderError:
     text = f"runway answered {answer.status}"
     if answer.status in _NOT_NOW and message:
         return TransientFailure(text, retry_after_s=reading.retry_after_s(answer.headers, now_ms))
-    if answer.status < 400 or answer.status >= 500:
+    if not reading.is_refusal(answer.status):
         return SubmissionUnknown(text, charged="maybe")
     return InvalidRequest(text)
 
@@ -149,7 +155,7 @@ def snapshot(task: Task, poll_after_ms: int) -> Snapshot:
             error = GenerationFailed("runway: cancelled", charged=_charged(task))
             return Snapshot(TaskState.FAILED, cost_millis=cost_millis(task), error=error)
         case status:
-            progress = min(max(int((task.progress or 0) * 100), 0), 99)
+            progress = min(int(min(max(task.progress or 0.0, 0.0), 1.0) * 100), 99)
             return Snapshot(_STATES.get(status, TaskState.RUNNING), progress, poll_after_ms)
 
 
@@ -221,8 +227,8 @@ def _charged(task: Task) -> Charged:
 
 
 def _classified(answer: HttpAnswer, message: str, now_ms: int) -> ProviderError | None:
-    found = next((known for text, known in _TEXTS if text in message and answer.status < 500), None)
-    found = found or _STATUSES.get(answer.status)
+    found = next((known for text, known in _TEXTS if text.search(message) and answer.status < 500), None)
+    found = found or reading.by_status(answer, _STATUSES)
     if found is None:
         return None
     wait_s = reading.retry_after_s(answer.headers, now_ms)
