@@ -126,16 +126,19 @@ class AttemptLog:
                 found[attempt.attempt_id] = attempt
         return found
 
-    async def adopt(self, attempt: Attempt, candidates: Sequence[TaskRef]) -> Attempt | None:
+    async def adopt(
+        self, attempt: Attempt, candidates: Sequence[TaskRef], expected_millis: int = 0
+    ) -> Attempt | None:
         """Make the oldest of these tasks that no attempt has this one's; None if there is none.
 
         It comes back `unknown` where that cannot be told yet: a task may be another's that is being sent.
+        `expected_millis`: what it costs, as far as nobody has said; a sender that died has noted nothing.
         """
         noted, now_ms = self._notes.of(attempt.attempt_id), self._clock.now_ms()
         adopted = await crash_points.committed(
             self._database.write,
             "attempt_adopted",
-            lambda connection: _adopt(connection, attempt, candidates, noted, now_ms),
+            lambda connection: _adopt(connection, attempt, candidates, expected_millis, noted, now_ms),
         )
         if adopted is not None and adopted.state is not AttemptState.UNKNOWN:
             self._notes.forget(attempt.attempt_id)
@@ -206,6 +209,7 @@ def _adopt(
     connection: Connection,
     attempt: Attempt,
     candidates: Sequence[TaskRef],
+    expected_millis: int,
     noted: Sequence[Event],
     now_ms: int,
 ) -> Attempt | None:
@@ -229,6 +233,8 @@ def _adopt(
         submitted_at_ms=task.submitted_at_ms,
         generation=codec.without_prompt(current.generation),
         failure=None,
+        # What is off the balance already is changed together with the balance only.
+        cost_millis=current.cost_millis if current.booked else current.cost_millis or expected_millis,
     )
     store.save_attempts(connection, [adopted])
     events.add_events(connection, {adopted.attempt_id: [*noted, *events_of(current, adopted, now_ms)]})

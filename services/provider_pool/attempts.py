@@ -97,6 +97,9 @@ class Attempt(Struct, frozen=True, gc=False):
         return f"Attempt({self.attempt_id!r}, {self.state!r}, {self.provider!r}, {self.model!r})"
 
 
+STILL_RUNNING: Final = "still running"
+"""How the detail of a failure begins whose task was given up while it ran."""
+
 TERMINAL: Final = frozenset({AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.ABANDONED})
 
 _FOLLOWS: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {

@@ -32,8 +32,9 @@ DOUBT_GRACE_MS: Final = 15_000
 """After the provider's window an owner, who asks every two seconds, has had its answer."""
 TASK_GRACE_MS: Final = 30_000
 """After its patience an owner, who asks every five seconds, has had the answer that ends it."""
-UNHEARD_MS: Final = 600_000
-"""After its patience. A provider that does not answer for so long has lost the task, or its account is closed."""
+UNHEARD_S: Final = 600.0
+"""Asked about by this process after its patience. A provider that does not answer for so long has lost the task, or its
+account is closed; a pool that was away itself knows nothing of that at its first look."""
 
 _DOUBTS_AT_ONCE: Final = 4
 _PAGE: Final = 500
@@ -62,6 +63,8 @@ class LooseEnds:
         self._catalog = catalog
         self._clock = clock
         self._turns = asyncio.Semaphore(_DOUBTS_AT_ONCE)
+        # Since when those that were asked about in the last round were not answered.
+        self._silent_since_s: dict[str, float] = {}
 
     async def resolve_doubts(self) -> float:
         """Look for attempts in doubt whose window is over; returns how long to wait, in seconds."""
@@ -78,20 +81,24 @@ class LooseEnds:
         late: list[OpenTask] = []
         async for page in self._running():
             late += [one for one in page if self._late_ms(one) > TASK_GRACE_MS]
+        silent: list[str] = []
         for start in range(0, min(len(late), _TASKS_A_ROUND), _PAGE):
-            await self._ask_about(late[start : start + _PAGE])
+            silent += await self._silent_of([one.attempt_id for one in late[start : start + _PAGE]])
+        await self._end_unheard(silent)
         return TASKS_S
 
-    async def _ask_about(self, late: list[OpenTask]) -> None:
-        names = [one.attempt_id for one in late]
-        answers = await self._polling.poll_many(names, int(TASKS_S * 1000), _POLL_WITHIN_S)
-        silent = [
-            one.attempt_id
-            for one, answer in zip(late, answers, strict=True)
-            if self._late_ms(one) > UNHEARD_MS and not _answered(answer)
-        ]
-        if silent:
-            found = await self._attempts.get_many(silent)
+    async def _silent_of(self, late: list[str]) -> list[str]:
+        max_age_ms = int(TASKS_S * 1000)
+        since_ms = self._clock.now_ms() - max_age_ms
+        answers = await self._polling.poll_many(late, max_age_ms, _POLL_WITHIN_S)
+        return [name for name, answer in zip(late, answers, strict=True) if not _answered(answer, since_ms)]
+
+    async def _end_unheard(self, silent: list[str]) -> None:
+        now_s, since_s = self._clock.monotonic_s(), self._silent_since_s
+        self._silent_since_s = {name: since_s.get(name, now_s) for name in silent}
+        unheard = [name for name, at_s in self._silent_since_s.items() if now_s - at_s >= UNHEARD_S]
+        if unheard:
+            found = await self._attempts.get_many(unheard)
             ended = await end_unheard(self._attempts, self._overdue, list(found.values()))
             log.warning("attempts.unheard", extra={"attempts": ended})
 
@@ -127,5 +134,6 @@ class LooseEnds:
         return doubt.since_ms + round(terms.unknown_window_s * 1000)
 
 
-def _answered(answer: Polled | ServiceError) -> bool:
-    return isinstance(answer, Polled) and answer.answered_at_ms > 0
+def _answered(answer: Polled | ServiceError, since_ms: int) -> bool:
+    # Where the provider takes too long, what it said long ago is told again.
+    return isinstance(answer, Polled) and answer.answered_at_ms >= since_ms

@@ -53,8 +53,12 @@ def refused(
     now_ms: int,
     *,
     left: bool = True,
+    uploading: bool = False,
 ) -> Change:
-    """The submission failed: certainly, or perhaps after all not. `left`: whether anything was sent to the provider."""
+    """The submission failed: certainly, or perhaps after all not.
+
+    `left`: whether it was sent to the provider; `uploading`: only a reference was, which it has refused or lost.
+    """
     failure = failures.failure_of(error)
     in_doubt = error.next is Next.RECONCILE
     return Change(
@@ -69,7 +73,7 @@ def refused(
         cost_millis=None
         if in_doubt
         else rules.booked_millis(AttemptState.FAILED, failure, expected_millis, None),
-        signals=_signals(attempt, error, sent_at_ms) if left else _own_faults(attempt, error, sent_at_ms),
+        signals=_refusals(attempt, error, sent_at_ms, left=left, uploading=uploading),
     )
 
 
@@ -160,7 +164,7 @@ def overdue(
     """
     told = cancellation or Cancellation("maybe")
     step = rules.NextStep.ROTATE if told.charged == "no" else rules.NextStep.FAIL
-    detail = f"{'not heard of' if unheard else 'still running'} after {ran_ms // 1000} s"
+    detail = f"{'not heard of' if unheard else rules.STILL_RUNNING} after {ran_ms // 1000} s"
     events = [Event(now_ms, "overdue", detail)]
     if cancellation is not None:
         events.append(Event(now_ms, "cancelled", f"charged: {cancellation.charged}"))
@@ -193,6 +197,15 @@ def not_answered(attempt: Attempt, error: ProviderError, sent_at_ms: int, now_ms
     """Asking failed: nothing is known of the attempt, perhaps something of the account."""
     signals = _faults(attempt, error, sent_at_ms)
     return Change(attempt.attempt_id, attempt.account_id, now_ms, signals=signals)
+
+
+def _refusals(
+    attempt: Attempt, error: ProviderError, sent_at_ms: int, *, left: bool, uploading: bool
+) -> tuple[Signal, ...]:
+    if left:
+        return _signals(attempt, error, sent_at_ms)
+    # An account that cannot pay takes uploads all the same: they speak against it, and never for it.
+    return (_faults if uploading else _own_faults)(attempt, error, sent_at_ms)
 
 
 def _signals(attempt: Attempt, error: ProviderError, sent_at_ms: int) -> tuple[Signal, ...]:

@@ -58,6 +58,8 @@ class Overdue:
         """What is recorded of it. `unheard`: its provider has not been heard of for so long."""
         now_ms = self._clock.now_ms()
         ran_ms = now_ms - since_ms(attempt)
+        if not unheard:
+            self.patience.outran(attempt.provider, attempt.model, ran_ms)
         change = outcomes.overdue(attempt, cancellation, ran_ms, now_ms, unheard=unheard)
         charged = "maybe" if change.failure is None else change.failure.charged.value
         meters.OVERDUE.labels(attempt.provider, charged).inc()

@@ -1,6 +1,7 @@
 """How long a task may run before it is given up: by provider and model, from how long such tasks took lately.
 
-Pure but for what it is told: durations of successes in, milliseconds out. Time is an argument.
+Pure but for what it is told: durations in, milliseconds out. Time is an argument. What was given up counts as having taken
+as long as it was given: of a provider that has become slower for good nothing would succeed any more, and nothing be learnt.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ class Patience:
         seen.durations_ms.append(duration_ms)
         seen.unsorted += 1
         if seen.unsorted >= _SORT_EVERY or not seen.allowed_ms or len(seen.durations_ms) == SEEN_NEEDED:
+            self._look((provider, model), seen)
+
+    def outran(self, provider: str, model: str, duration_ms: int) -> None:
+        """A task of theirs was given up while it ran, after so long: the next ones may need longer, too."""
+        self.saw(provider, model, duration_ms)
+        seen = self._pairs.get((provider, model))
+        if seen is not None:
+            # Before the next is given up, which may be in a moment.
             self._look((provider, model), seen)
 
     def learn(self, found: Mapping[Pair, Iterable[int]]) -> None:

@@ -107,7 +107,8 @@ class Resolution:
             # A bug of the adapter's must not keep the attempt in doubt for ever either.
             log.exception("resolve.adapter_failed", extra={"attempt_id": attempt_id})
             return await self._not_listed(attempt, error, over_for_ms)
-        adopted = await self._attempts.adopt(attempt, found) if found else None
+        expected_millis = self._expected_millis(attempt)
+        adopted = await self._attempts.adopt(attempt, found, expected_millis) if found else None
         if adopted is None:
             self._attempts.note(attempt_id, "looked_for", _seen(found))
             if over_for_ms >= 0:
@@ -165,11 +166,8 @@ class Resolution:
         # Once for a job: a second attempt lost in doubt is not followed by a third.
         may_resubmit = self._terms(attempt).resubmit_once
         resubmit = may_resubmit and await self._attempts.abandoned_of(attempt.job_id) == 0
-        generation = codec.read_generation(attempt.generation)
-        expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
-        change = outcomes.given_up(
-            attempt, resubmit, expected_millis or attempt.cost_millis, self._clock.now_ms(), why
-        )
+        expected_millis = self._expected_millis(attempt) or attempt.cost_millis
+        change = outcomes.given_up(attempt, resubmit, expected_millis, self._clock.now_ms(), why)
         after = await self._attempts.change(change)
         if after.state is AttemptState.ABANDONED and after.failure == change.failure:
             meters.DOUBTFUL_COST.labels(attempt.provider).inc(after.cost_millis / 1000)
@@ -177,6 +175,10 @@ class Resolution:
                 meters.RESUBMITTED.labels(attempt.provider).inc()
         self._count(after, after.state.value)
         return Resolved(after, 0)
+
+    def _expected_millis(self, attempt: Attempt) -> int:
+        generation = codec.read_generation(attempt.generation)
+        return self._catalog.estimate(attempt.provider, generation).expected_millis
 
     def _pause_ms(self, attempt: Attempt) -> int:
         now_ms = self._clock.now_ms()

@@ -165,8 +165,7 @@ class Submissions:
     ) -> Attempt:
         expected_millis = self._catalog.estimate(attempt.provider, generation).expected_millis
         sent_at_ms = self._clock.now_ms()
-        # Whoever refused a reference has been asked something already.
-        left = brought.asked
+        left = False
         try:
             prepared, account = await self._prepared(attempt, generation, files, brought)
             left = True
@@ -174,7 +173,9 @@ class Submissions:
             change = outcomes.accepted(attempt, submission, expected_millis, sent_at_ms, self._clock.now_ms())
         except ProviderError as error:
             now_ms = self._clock.now_ms()
-            change = outcomes.refused(attempt, error, expected_millis, sent_at_ms, now_ms, left=left)
+            change = outcomes.refused(
+                attempt, error, expected_millis, sent_at_ms, now_ms, left=left, uploading=brought.asked
+            )
         except Exception:
             # A bug of the adapter, perhaps after the request had left: as uncertain as a broken connection.
             log.exception("submit.adapter_failed", extra={"attempt_id": attempt.attempt_id})

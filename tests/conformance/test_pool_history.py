@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from services.chassis.database import Database, migrate
+from services.provider_pool import outcomes
 from services.provider_pool.adapters.interface import TaskRef
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.attempts import Attempt, AttemptState, Charged, Failure, FailureReason, NextStep
@@ -181,6 +183,19 @@ async def test_a_task_from_before_another_was_sent_is_adopted_at_once(replica: R
     assert adopted.task_id == "task_1"
 
 
+async def test_a_task_is_not_adopted_while_another_model_s_request_that_may_be_its_own_is_sent(
+    replica: Replica,
+) -> None:
+    # Two of our models may be one model of the provider's, whose list does not tell them apart.
+    attempt = await in_doubt(replica)
+    await replica.lease("job_2:1")
+    beginning = with_fields(replica.beginning("job_2:1"), model="another-name-of-it")
+    await replica.attempts.begin(beginning)
+    waiting = await replica.attempts.adopt(attempt, [TaskRef("task_1", T0_MS + 100)])
+    assert waiting is not None
+    assert waiting.state is AttemptState.UNKNOWN
+
+
 async def test_a_task_that_carries_the_attempt_s_own_name_is_nobody_else_s(replica: Replica) -> None:
     attempt = await in_doubt(replica)
     await replica.begun("job_2:1")
@@ -205,6 +220,16 @@ async def test_durations_are_learnt_from_successes_oldest_first(replica: Replica
     await replica.running("job_8:1", "task of job_8")
     found = await replica.database.read(durations.load_durations)
     assert found == {("sandbox", PICTURE.model): [30, 10, 20]}
+
+
+async def test_what_was_given_up_while_it_ran_is_remembered_as_having_taken_so_long(replica: Replica) -> None:
+    await ran(replica, "job_1:1", 30, AttemptState.SUCCEEDED)
+    running, unheard = [await replica.running(f"job_{turn}:1", f"task_{turn}") for turn in (2, 3)]
+    replica.clock.at_ms += 500
+    await replica.attempts.change(outcomes.overdue(running, None, 500, replica.clock.at_ms))
+    await replica.attempts.change(outcomes.overdue(unheard, None, 900, replica.clock.at_ms, unheard=True))
+    found = await replica.database.read(durations.load_durations)
+    assert found == {("sandbox", PICTURE.model): [30, 500]}
 
 
 async def test_open_tasks_and_doubts_are_found_by_their_age(replica: Replica) -> None:

@@ -21,7 +21,9 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.attempts import AttemptState, Charged, FailureReason, NextStep
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.health import Breaker
 from services.provider_pool.settings import MIGRATIONS
+from services.provider_pool.store.accounts import save_breakers
 from services.provider_pool.submission import ANSWER_MARGIN_S, SEND_BY_S, Submissions
 from services.provider_pool.uploads import MARGIN_S, sweep_uploads
 from tests.conformance.uploading_pool import LIFETIME_S, MovedClock, Pool, UploadingAdapter, asks_for
@@ -150,6 +152,15 @@ async def test_a_reference_that_cannot_be_uploaded_costs_nothing_and_leaves_no_d
     assert attempt.cost_millis == 0
     assert pool.adapter.submitted == []
     assert await pool.causes() == causes
+
+
+async def test_a_refused_upload_does_not_prove_that_an_account_can_do_jobs_again(pool: Pool) -> None:
+    account_id = await pool.account()
+    half_open = {(account_id, ""): Breaker(1, 1, 1, "", "insufficient_balance")}
+    await pool.database.write(lambda connection: save_breakers(connection, half_open))
+    pool.adapter.upload_error = interface.ReferenceRejected("too dark")
+    assert (await pool.submit("job_1:1", asks_for("a"))).state is AttemptState.FAILED
+    assert await pool.causes() == {"insufficient_balance"}
 
 
 async def test_an_upload_that_takes_too_long_is_given_up(pool: Pool) -> None:

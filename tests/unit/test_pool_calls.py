@@ -13,6 +13,7 @@ from services.chassis.clock import SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
+from services.provider_pool import codec
 from services.provider_pool.accounts import Accounts, Terms
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.costs import PerImage
@@ -48,6 +49,7 @@ from services.provider_pool.patience import Patience
 from services.provider_pool.poll_budget import PollBudget
 from services.provider_pool.polling import NEW_TASK_MS, Polling
 from services.provider_pool.pool import Mode, Policy
+from services.provider_pool.records import Begin
 from services.provider_pool.resolution import Resolution
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store.accounts import save_breakers
@@ -247,6 +249,29 @@ async def test_doubt_without_a_list_call_is_given_up_at_once(toy: Parts) -> None
     toy.adapter.submitting = breaks
     await toy.submit("job_1:1")
     assert (await toy.resolution.resolve("job_1:1")).attempt.state is AttemptState.ABANDONED
+
+
+async def test_a_task_that_was_found_after_its_sender_s_death_costs_what_was_expected(
+    listing: Parts, database: Database
+) -> None:
+    adapter = listing.adapter
+    assert isinstance(adapter, ListingAdapter)
+    job_id = await listing.lease("job_1:1")
+    generation = codec.generation_text(PICTURE)
+    begin = Begin("job_1:1", job_id, "picture", generation, "print", "dead/1", listing.clock.now_ms())
+    await listing.attempts.begin(begin)
+    assert await listing.attempts.mark_orphans(lambda provider: 0) == ["job_1:1"]
+
+    async def lists_it() -> Sequence[TaskRef]:
+        return [TaskRef("task_1", listing.clock.now_ms())]
+
+    async def succeeds(task: TaskRef) -> Snapshot:
+        return Snapshot(TaskState.SUCCEEDED, outputs=[OutputRef(interface.Role.PRIMARY, "somewhere")])
+
+    adapter.listing, adapter.polling = lists_it, succeeds
+    assert (await listing.resolution.resolve("job_1:1")).attempt.state is AttemptState.RUNNING
+    # What it costs, this provider never tells.
+    assert (await listing.polling.poll("job_1:1", 0)).attempt.cost_millis == 100
 
 
 async def test_doubt_stays_while_the_list_cannot_be_had(listing: Parts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.attempts import Attempt, AttemptState, Charged, FailureReason, NextStep
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.loose_ends import DOUBT_GRACE_MS, TASK_GRACE_MS, UNHEARD_MS, LooseEnds
+from services.provider_pool.loose_ends import DOUBT_GRACE_MS, TASK_GRACE_MS, UNHEARD_S, LooseEnds
 from services.provider_pool.patience import SEEN_NEEDED
 from services.provider_pool.resolution import DOUBT_LIMIT_S
 from tests.unit.test_pool_calls import PICTURE, ListingAdapter, Parts, ToyAdapter, breaks, database
@@ -152,6 +153,8 @@ async def test_a_task_that_may_be_paid_for_is_not_made_again_elsewhere(
     assert (attempt.failure.next_step, attempt.failure.charged) == (NextStep.FAIL, charged)
     assert attempt.cost_millis == cost_millis
     assert "moved" not in await history(toy)
+    # What ran for so long says that the next may need longer.
+    assert toy.patience.seen("toy", "picture") == 1
 
 
 async def test_a_task_that_ended_well_while_it_was_to_be_stopped_is_what_the_customer_gets(
@@ -264,7 +267,9 @@ async def test_a_task_whose_provider_is_not_heard_of_any_more_ends_as_perhaps_pa
     await toy.submit("job_1:1")
     toy.adapter.polling = unreachable
     ends, passing = loose_ends(toy, database), Passing(toy, monkeypatch)
-    passing.by(PATIENCE_S + UNHEARD_MS / 1000 - 5)
+    passing.by(PATIENCE_S + TASK_GRACE_MS / 1000 + 5)
+    await ends.end_tasks()
+    passing.by(UNHEARD_S - 5)
     await ends.end_tasks()
     assert (await toy.attempts.get("job_1:1", fresh=True)).state is AttemptState.RUNNING
     passing.by(10)
@@ -273,6 +278,44 @@ async def test_a_task_whose_provider_is_not_heard_of_any_more_ends_as_perhaps_pa
     assert attempt.failure is not None
     assert (attempt.state, attempt.failure.charged) == (AttemptState.FAILED, Charged.MAYBE)
     assert attempt.failure.next_step is NextStep.FAIL
+
+
+async def test_a_pool_that_was_away_for_hours_does_not_take_its_tasks_for_lost_at_its_first_look(
+    toy: Parts, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(task: TaskRef) -> Snapshot:
+        raise interface.TransientFailure("503")
+
+    async def done(task: TaskRef) -> Snapshot:
+        return DONE
+
+    await toy.submit("job_1:1")
+    toy.adapter.polling = unreachable
+    ends, passing = loose_ends(toy, database), Passing(toy, monkeypatch)
+    passing.by(PATIENCE_S + 6 * 3600)
+    await ends.end_tasks()
+    toy.adapter.polling = done
+    passing.by(60)
+    await ends.end_tasks()
+    assert (await toy.attempts.get("job_1:1", fresh=True)).state is AttemptState.SUCCEEDED
+
+
+async def test_what_a_provider_said_before_it_fell_silent_keeps_no_task_alive(
+    toy: Parts, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(task: TaskRef) -> Snapshot:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits that long")
+
+    monkeypatch.setattr("services.provider_pool.loose_ends._POLL_WITHIN_S", 0.05)
+    await toy.submit("job_1:1")
+    assert (await polled(toy)).state is AttemptState.RUNNING
+    toy.adapter.polling = hangs
+    ends, passing = loose_ends(toy, database), Passing(toy, monkeypatch)
+    for passed_s in (PATIENCE_S + TASK_GRACE_MS / 1000 + 5, UNHEARD_S + 5):
+        passing.by(passed_s)
+        await ends.end_tasks()
+    assert (await toy.attempts.get("job_1:1", fresh=True)).state is AttemptState.FAILED
 
 
 async def test_doubts_that_nobody_asks_about_are_resolved_when_their_window_is_over(

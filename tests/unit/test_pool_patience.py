@@ -67,6 +67,15 @@ def test_only_the_last_successes_count() -> None:
     assert (patience.allowed_ms(*PAIR), patience.seen(*PAIR)) == (90_000, SEEN_KEPT)
 
 
+def test_a_provider_that_has_become_slower_is_waited_for_again_after_a_few_lost_tasks() -> None:
+    patience, takes_ms, lost = taught([30_000] * SEEN_KEPT), 300_000, 0
+    while (given_ms := patience.allowed_ms(*PAIR)) < takes_ms:
+        patience.outran(*PAIR, given_ms)
+        lost += 1
+        assert lost < 20
+    assert patience.allowed_ms(*PAIR) < CEILING_S * 1000
+
+
 def test_of_another_model_nothing_is_learnt() -> None:
     patience = taught([30_000] * SEEN_KEPT)
     assert patience.allowed_ms("toy", "picture") == CEILING_S * 1000

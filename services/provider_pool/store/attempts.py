@@ -242,15 +242,15 @@ def owned_tasks(connection: Connection, account_id: str, task_ids: Iterable[str]
 
 
 def sending_since_ms(connection: Connection, attempt: Attempt) -> int | None:
-    """When the first of the requests for the same model that are being sent on the account began; None without one.
+    """When the first of the requests that are being sent on the account began; None without one.
 
-    A task that was begun since then may be that one's. Not by fingerprint: providers' lists tell less than that.
+    A task that was begun since then may be that one's. Neither by fingerprint nor by model: providers' lists tell less than
+    that, and two of our models may be one of theirs.
     """
     statement = select(func.min(ATTEMPTS.c.created_at_ms)).where(
         IS_UNDECIDED,
         ATTEMPTS.c.state == "submitting",
         ATTEMPTS.c.account_id == attempt.account_id,
-        ATTEMPTS.c.model == attempt.model,
     )
     since_ms: int | None = connection.execute(statement).scalar_one()
     return since_ms

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, select
 
+from services.provider_pool.attempts import STILL_RUNNING, Failure, FailureReason
 from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
 
 _LATELY = 20_000
@@ -23,7 +25,10 @@ class OpenTask(NamedTuple):
 
 
 def load_durations(connection: Connection) -> dict[tuple[str, str], list[int]]:
-    """By provider and model, in milliseconds and oldest first: how long the tasks took that succeeded lately."""
+    """By provider and model, in milliseconds and oldest first: how long the tasks took that succeeded lately.
+
+    Those that were given up while they ran took at least as long as they were given.
+    """
     lately = (
         select(
             ATTEMPTS.c.provider,
@@ -32,6 +37,7 @@ def load_durations(connection: Connection) -> dict[tuple[str, str], list[int]]:
             ATTEMPTS.c.created_at_ms,
             ATTEMPTS.c.submitted_at_ms,
             ATTEMPTS.c.ended_at_ms,
+            ATTEMPTS.c.failure,
         )
         .where(ATTEMPTS.c.ended_at_ms > 0)
         .order_by(ATTEMPTS.c.ended_at_ms.desc(), ATTEMPTS.c.attempt_id.desc())
@@ -39,10 +45,18 @@ def load_durations(connection: Connection) -> dict[tuple[str, str], list[int]]:
     )
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for row in connection.execute(lately):
-        if row.state == "succeeded":
+        if row.state == "succeeded" or _was_given_up(row.failure):
             since_ms = max(row.submitted_at_ms, row.created_at_ms)
             found[row.provider, row.model].append(row.ended_at_ms - since_ms)
     return {pair: durations_ms[::-1] for pair, durations_ms in found.items()}
+
+
+def _was_given_up(failure: str) -> bool:
+    # Few are: the others need not be read whole.
+    if STILL_RUNNING not in failure:
+        return False
+    told = msgspec.json.decode(failure, type=Failure)
+    return told.reason is FailureReason.TIMED_OUT and told.detail.startswith(STILL_RUNNING)
 
 
 def load_running(connection: Connection, before_ms: int, after_attempt_id: str, limit: int) -> list[OpenTask]:

@@ -273,6 +273,7 @@ async def test_a_seed_that_the_customer_chose_identifies_nothing() -> None:
         # What runs may have ended when the call arrives, which deletes the record then.
         ({"status": "running"}, None, "maybe"),
         ({"status": "succeeded"}, None, "yes"),
+        ({"status": "succeeded", "content": None}, None, "yes"),
         ({"status": "failed"}, None, "no"),
     ],
 )

@@ -158,7 +158,7 @@ class ArkAdapter(Adapter):
         """Only what still waits can be stopped; a record of what has ended is not deleted, for it tells what it cost."""
         before = await self.poll(context, account, task)
         if before.error is not None:
-            return Cancellation("no", 0)
+            return Cancellation(before.error.charged, before.cost_millis)
         if before.outputs:
             return Cancellation("yes", before.cost_millis)
         if before.state is not TaskState.QUEUED:
