@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ def _fill_pool(connection: Connection) -> None:
         "options": "{}",
         "credentials_sealed": b"",
         "leases": OPEN,
+        "leases_by_model": json.dumps({"gpt-image-2": OPEN}),
         "concurrency_limit": 1000,
     }
     insert_rows(connection, ACCOUNTS, [account])
@@ -96,6 +98,7 @@ def _lease(job_id: str, state: str) -> dict[str, Any]:
         "created_at_ms": NOW_MS,
         "expires_at_ms": NOW_MS + 900_000,
         "ended_at_ms": NOW_MS if state == "ended" else 0,
+        "model": "gpt-image-2",
     }
 
 

@@ -157,7 +157,7 @@ async def test_it_fails_by_its_rule(here: Street, name: str, caplog: pytest.LogC
 
     with pytest.raises(EgressFailed) as failed:
         # Long enough that nothing else ends by the clock on a busy machine.
-        await here.show(scene, total_s=0.2 if rule == "timeout" else 10.0)
+        await here.show(scene, total_s=1.0 if rule == "timeout" else 10.0)
 
     assert failed.value.rule == rule
     # aiohttp asks again when a connection is closed early; the far side would see two requests for one.

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from services.chassis.errors import ServiceError
 from services.gen.billing.v1 import billing_pb2 as pb
 from tests.faults.ledger_faulty import FAULTS
 from tests.faults.ledger_gates import PATIENCE_S, Gate, PostgresGate, SqliteGate
@@ -64,9 +65,20 @@ async def _until_reserved(billing: Billing, customer_id: str, reserved_millis: i
             await asyncio.sleep(0.01)
 
 
+async def _rich_customer(billing: Billing) -> str:
+    """Where answers leave early, a customer may be told of before it can be found."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return await billing.rich_customer()
+            except ServiceError as error:
+                if error.reason != "CUSTOMER_NOT_FOUND":
+                    raise
+
+
 async def _answered_at_a_closed_gate(billing: Billing, gate: Gate, look_s: float) -> bool:
     """Whether a hold is answered while its commit is held up; it is answered when it is not."""
-    customer_id = await billing.rich_customer()
+    customer_id = await _rich_customer(billing)
     # An early answer's commit may be on its way still, and would stand before the gate in place of the hold's.
     await _until_reserved(billing, customer_id, 0)
     await gate.close()

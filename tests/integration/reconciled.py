@@ -35,7 +35,8 @@ TIMING = Timing(
     worker_ttl_s=10.0,
     poll_interval_s=0.05,
     dispatch_s=0.3,
-    image_deadline_s=3.0,
+    # Far above what any drawing here takes beside much else, for those that are to run into it.
+    image_deadline_s=12.0,
     reconcile_s=3600.0,
     reconcile_age_s=AGE_S,
     recall_s=0.3,

@@ -105,7 +105,8 @@ async def test_the_open_hold_of_a_failed_job_is_released(house: Scene) -> None:
 
 async def test_a_running_job_without_a_hold_is_counted_until_it_has_ended(house: Scene) -> None:
     customer = await house.customer()
-    job = await house.create(customer, marks="[sandbox:pace=2]")
+    # Long enough for two rounds beside much else.
+    job = await house.create(customer, marks="[sandbox:pace=5]")
     await house.running(job.job_id, customer)
     await house.release(customer, job.job_id)
     await house.grown_old()
@@ -280,8 +281,8 @@ async def test_leftovers_are_found_across_pages_among_jobs_that_go_on(house: Sce
     await house.grown_old()
     assert await house.found() == {"hold_without_job": count, "lease_without_job": count}
     await is_quiet(house)
-    ends = [(await house.ended(job.job_id, customer)).state for job in kept]
-    assert ends == [jobs.JOB_STATE_COMPLETED] * 5
+    ends = [await house.ended(job.job_id, customer) for job in kept]
+    assert [end for end in ends if end.state != jobs.JOB_STATE_COMPLETED] == []
 
 
 async def test_attempts_of_no_job_are_closed_across_pages(house: Scene) -> None:
