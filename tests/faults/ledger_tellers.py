@@ -42,7 +42,8 @@ class Answer:
     def content(self) -> object:
         """What must be the same in every answer under one key."""
         if self.message is None:
-            return self.reason, dict(self.numbers)
+            # A map of protobuf comes in any order.
+            return self.reason, tuple(sorted(self.numbers.items()))
         return _first_time(self.message).SerializeToString(deterministic=True)
 
 
