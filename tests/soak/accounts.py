@@ -5,24 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pool
+from tests.adapters.simulated import ADDRESSES
 from tests.faults.scene import Scene
 from tests.soak.simulator import Simulator
 
-# Options of each provider's adapter, and where the simulator has what they name.
-ADDRESSES: Final[Mapping[str, Mapping[str, str]]] = {
-    "leonardo": {"base_url": "/leonardo"},
-    "ark": {"base_url": "/ark"},
-    "openai": {"base_url": "/openai/v1"},
-    "fal": {"base_url": "/fal/queue", "rest_url": "/fal/rest", "api_url": "/fal/api"},
-    "replicate": {"base_url": "/replicate"},
-    "elevenlabs": {"base_url": "/elevenlabs"},
-    "runway": {"base_url": "/runway"},
-}
 # What a unit of each is worth, in units: enough for a soak, and a little that runs out during it.
 _PLENTY: Final = {"elevenlabs": 50_000_000, "runway": 5_000_000}
 _USUAL_PLENTY: Final = 50_000

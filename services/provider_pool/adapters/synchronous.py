@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 
 from services.provider_pool.adapters.interface import (
     AccountAccess,
-    Adapter,
     Context,
     OutputRef,
     OutputUnavailable,
@@ -20,6 +19,7 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
+from services.provider_pool.adapters.remote import RemoteAdapter
 
 
 async def keep(
@@ -40,7 +40,7 @@ async def keep(
     return Submission(TaskRef(reference, context.clock.now_ms()), done)
 
 
-class SynchronousAdapter(Adapter):
+class SynchronousAdapter(RemoteAdapter):
     """What is the same for all that are only asked once: a task is known by its attempt, and is over when it is known."""
 
     async def poll(self, context: Context, account: AccountAccess, task: TaskRef) -> Snapshot:

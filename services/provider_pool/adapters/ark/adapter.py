@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final
 
 import msgspec
 
-from services.provider_pool.adapters import addresses, pace
+from services.provider_pool.adapters import addresses, pace, remote
 from services.provider_pool.adapters import answer_reading as reading
 from services.provider_pool.adapters.ark import answers, requests
 from services.provider_pool.adapters.calls import HttpAnswer
@@ -17,7 +17,6 @@ from services.provider_pool.adapters.costs import VideoTokens
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Adapter,
     Cancellation,
     Context,
     Feature,
@@ -35,7 +34,6 @@ from services.provider_pool.adapters.interface import (
     TaskState,
     Terms,
 )
-from services.provider_pool.adapters.model_files import models_of
 
 OFFICIAL: Final = "https://ark.ap-southeast.bytepluses.com"
 
@@ -47,10 +45,11 @@ _IDS_IN_A_QUESTION: Final = 50
 _PAGES_OF_A_SEARCH: Final = 5
 
 
-class ArkAdapter(Adapter):
+class ArkAdapter(remote.RemoteAdapter):
     """Seedance where it comes from. Nothing is kept here for an account."""
 
     name: ClassVar[str] = "ark"
+    account_noun: ClassVar[str] = "an Ark account"
     features: ClassVar[frozenset[Feature]] = frozenset(
         {Feature.LIST, Feature.POLL_MANY, Feature.CANCEL, Feature.HINTS}
     )
@@ -62,32 +61,16 @@ class ArkAdapter(Adapter):
     addresses: ClassVar[Mapping[str, str]] = {"base_url": OFFICIAL}
 
     def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
+        super().__init__(models)
         self._by_name = {spec.model: spec for spec in self._models}
 
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "an Ark account needs the credential api_key"
-        named = {f"{requests.MODEL_OPTION}{model}" for model in self._by_name}
-        unknown = options.keys() - named - {"base_url"}
-        if unknown:
-            return f"an Ark account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url")
+    def own_options(self) -> Collection[str]:
+        return [f"{requests.MODEL_OPTION}{model}" for model in self._by_name]
 
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        sizes = spec.capability.sizes
-        if generation.kind is not spec.kind or sizes is None or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
-        size = sizes.chosen(generation, references)
-        if size is None:
-            raise InvalidRequest(f"{spec.upstream} has no such size")
+        size = remote.checked_size(generation, spec, references)
         return Prepared(generation, spec, requests.body_of(generation, spec, size), tuple(references))
 
     async def submit(

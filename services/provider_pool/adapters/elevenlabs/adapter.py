@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Final
 
 from services.provider_pool.adapters import addresses, synchronous
@@ -20,7 +20,6 @@ from services.provider_pool.adapters.interface import (
     Submission,
     Terms,
 )
-from services.provider_pool.adapters.model_files import models_of
 
 SUBMIT_TIMEOUT_S: Final = 300.0
 """Ten minutes of music are composed in about two; long texts are read in less."""
@@ -28,13 +27,12 @@ SUBMIT_TIMEOUT_S: Final = 300.0
 SOUND_LIMIT_BYTES: Final = 96 * 1024 * 1024
 """Ten thousand characters take some twelve minutes to read, as WAV of 24 kHz 35 MB; twice that, and some more."""
 
-_OPTIONS: Final = frozenset({"base_url"})
-
 
 class ElevenLabsAdapter(synchronous.SynchronousAdapter):
     """Answers come with the result. What bounds an account is how many requests it may have open."""
 
     name: ClassVar[str] = "elevenlabs"
+    account_noun: ClassVar[str] = "an ElevenLabs account"
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.LIST})
     # In doubt, only what was kept here can be found, and it is there at once or never.
     # A credit is what a plan's price is by its credits: 22 dollars for 100,000.
@@ -47,20 +45,8 @@ class ElevenLabsAdapter(synchronous.SynchronousAdapter):
     )
     addresses: ClassVar[Mapping[str, str]] = {"base_url": requests.OFFICIAL}
 
-    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
-
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "an ElevenLabs account needs the credential api_key"
-        voices = {f"voice_{name}" for spec in self.models() for name in spec.capability.voices}
-        unknown = options.keys() - _OPTIONS - voices
-        if unknown:
-            return f"an ElevenLabs account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url")
+    def own_options(self) -> Collection[str]:
+        return {f"voice_{name}" for spec in self.models() for name in spec.capability.voices}
 
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import ClassVar, Final
 
-from services.provider_pool.adapters import addresses
+from services.provider_pool.adapters import addresses, remote
 from services.provider_pool.adapters import answer_reading as reading
 from services.provider_pool.adapters.calls import HttpAnswer
 from services.provider_pool.adapters.fal import answers, requests
@@ -15,13 +15,11 @@ from services.provider_pool.adapters.fal.webhooks import Webhooks
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Adapter,
     Cancellation,
     Context,
     Feature,
     Generation,
     Hint,
-    InvalidRequest,
     Kind,
     ModelSpec,
     OutputRef,
@@ -35,7 +33,6 @@ from services.provider_pool.adapters.interface import (
     TaskState,
     Terms,
 )
-from services.provider_pool.adapters.model_files import models_of
 from services.provider_pool.adapters.pace import poll_after_ms
 
 LIST_PAGES: Final = 5
@@ -61,10 +58,11 @@ _STATES: Final[Mapping[str, TaskState]] = {
 }
 
 
-class FalAdapter(Adapter):
+class FalAdapter(remote.RemoteAdapter):
     """fal's queue takes any number of requests, and runs as many at once as the account may."""
 
     name: ClassVar[str] = "fal"
+    account_noun: ClassVar[str] = "a fal account"
     features: ClassVar[frozenset[Feature]] = frozenset(
         {Feature.LIST, Feature.CANCEL, Feature.UPLOAD, Feature.HINTS}
     )
@@ -77,27 +75,13 @@ class FalAdapter(Adapter):
     }
 
     def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
+        super().__init__(models)
         self._webhooks = Webhooks()
-
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if requests.API_KEY not in secrets:
-            return "a fal account needs the credential api_key"
-        unknown = options.keys() - {"base_url", "rest_url", "api_url"}
-        if unknown:
-            return f"a fal account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url", "rest_url", "api_url")
 
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        if generation.kind is not spec.kind or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
+        remote.check(generation, spec, references)
         requests.endpoint_of(generation, spec)
         return Prepared(generation, spec, requests.body_of(generation, spec), tuple(references))
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final
 
-from services.provider_pool.adapters import addresses, pace
+from services.provider_pool.adapters import addresses, pace, remote
 from services.provider_pool.adapters import answer_reading as reading
 from services.provider_pool.adapters.calls import HttpAnswer
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Adapter,
     Context,
     Feature,
     Generation,
@@ -37,7 +36,6 @@ from services.provider_pool.adapters.interface import (
     TransientFailure,
 )
 from services.provider_pool.adapters.leonardo import answers, requests
-from services.provider_pool.adapters.model_files import models_of
 
 OFFICIAL: Final = "https://cloud.leonardo.ai"
 
@@ -55,10 +53,11 @@ _PAGES_OF_A_POLL: Final = 3
 _WORTH_A_LIST: Final = 4
 
 
-class LeonardoAdapter(Adapter):
+class LeonardoAdapter(remote.RemoteAdapter):
     """Nothing is kept here for an account."""
 
     name: ClassVar[str] = "leonardo"
+    account_noun: ClassVar[str] = "a Leonardo account"
     features: ClassVar[frozenset[Feature]] = frozenset(
         {Feature.LIST, Feature.POLL_MANY, Feature.UPLOAD, Feature.HINTS}
     )
@@ -73,30 +72,19 @@ class LeonardoAdapter(Adapter):
 
     addresses: ClassVar[Mapping[str, str]] = {"base_url": OFFICIAL}
 
-    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
+    def own_options(self) -> Collection[str]:
+        return (BALANCE_OPTION,)
 
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "a Leonardo account needs the credential api_key"
-        unknown = options.keys() - {"base_url", BALANCE_OPTION}
-        if unknown:
-            return f"a Leonardo account has no option {min(unknown)}"
+    def own_complaint(self, options: Mapping[str, str]) -> str | None:
         worth = options.get(BALANCE_OPTION, "1")
         if not worth.isdecimal() or not 0 < int(worth) <= 1_000_000_000:
             return f"option {BALANCE_OPTION} must be a whole number of millionths of a dollar"
-        return addresses.address_complaint(options, "base_url")
+        return None
 
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        if generation.kind is not spec.kind or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
+        remote.check(generation, spec, references)
         sizes = spec.capability.sizes
         size = None if sizes is None else sizes.chosen(generation, references)
         return Prepared(generation, spec, requests.body_of(generation, spec, size), tuple(references))

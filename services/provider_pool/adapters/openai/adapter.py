@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Final
 
-from services.provider_pool.adapters import addresses, synchronous
+from services.provider_pool.adapters import addresses, remote, synchronous
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
     Context,
     Feature,
     Generation,
-    InvalidRequest,
     Kind,
     ModelSpec,
     Prepared,
@@ -20,7 +19,6 @@ from services.provider_pool.adapters.interface import (
     Submission,
     Terms,
 )
-from services.provider_pool.adapters.model_files import models_of
 from services.provider_pool.adapters.openai import answers, prices, requests
 
 OFFICIAL: Final = "https://api.openai.com/v1"
@@ -38,6 +36,7 @@ class OpenAIAdapter(synchronous.SynchronousAdapter):
     """Answers come with the result; the account's `base_url` may be any that takes the same requests."""
 
     name: ClassVar[str] = "openai"
+    account_noun: ClassVar[str] = "an OpenAI account"
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.LIST})
     # In doubt, only what was kept here can be found, and it is there at once or never.
     terms: ClassVar[Terms] = Terms(
@@ -45,27 +44,13 @@ class OpenAIAdapter(synchronous.SynchronousAdapter):
     )
     addresses: ClassVar[Mapping[str, str]] = {"base_url": OFFICIAL}
 
-    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
-
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "an OpenAI account needs the credential api_key"
-        unknown = options.keys() - {"base_url", "organization", "project", "text_model"}
-        if unknown:
-            return f"an OpenAI account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url")
+    def own_options(self) -> Collection[str]:
+        return ("organization", "project", "text_model")
 
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        if generation.kind is not spec.kind or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
+        remote.check(generation, spec, references)
         return Prepared(generation, spec, requests.body_of(generation, spec), tuple(references))
 
     async def submit(

@@ -10,19 +10,17 @@ from typing import ClassVar, Final
 import msgspec
 
 from services.chassis.settings import Secret
-from services.provider_pool.adapters import addresses
+from services.provider_pool.adapters import addresses, remote
 from services.provider_pool.adapters import answer_reading as reading
 from services.provider_pool.adapters.calls import FormPart
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Adapter,
     Cancellation,
     Context,
     Feature,
     Generation,
     Hint,
-    InvalidRequest,
     ModelSpec,
     OutputRef,
     Prepared,
@@ -36,7 +34,6 @@ from services.provider_pool.adapters.interface import (
     TaskState,
     Terms,
 )
-from services.provider_pool.adapters.model_files import models_of
 from services.provider_pool.adapters.replicate import answers, requests
 from services.provider_pool.adapters.signatures import standard_id
 
@@ -50,10 +47,11 @@ SINGLE_CALLS: Final = 4
 """Questions at once for predictions that the pages do not have: some forty a second, and fifty calls are what an account may have."""
 
 
-class ReplicateAdapter(Adapter):
+class ReplicateAdapter(remote.RemoteAdapter):
     """Official models only: their price goes by the output, and nothing has to be kept warm."""
 
     name: ClassVar[str] = "replicate"
+    account_noun: ClassVar[str] = "a Replicate account"
     features: ClassVar[frozenset[Feature]] = frozenset(
         {Feature.LIST, Feature.POLL_MANY, Feature.CANCEL, Feature.UPLOAD, Feature.HINTS}
     )
@@ -69,27 +67,10 @@ class ReplicateAdapter(Adapter):
     )
     addresses: ClassVar[Mapping[str, str]] = {"base_url": requests.OFFICIAL}
 
-    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
-
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "a Replicate account needs the credential api_key"
-        unknown = options.keys() - {"base_url"}
-        if unknown:
-            return f"a Replicate account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url")
-
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        if generation.kind is not spec.kind or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
+        remote.check(generation, spec, references)
         return Prepared(generation, spec, requests.input_of(generation, spec), tuple(references))
 
     async def submit(

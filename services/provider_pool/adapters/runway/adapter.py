@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import ClassVar, Final
 
-from services.provider_pool.adapters import addresses, pace
+from services.provider_pool.adapters import addresses, pace, remote
 from services.provider_pool.adapters import answer_reading as reading
 from services.provider_pool.adapters.calls import HttpAnswer
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     AccountStatus,
-    Adapter,
     Cancellation,
     Context,
     Feature,
@@ -32,7 +31,6 @@ from services.provider_pool.adapters.interface import (
     Terms,
     TransientFailure,
 )
-from services.provider_pool.adapters.model_files import models_of
 from services.provider_pool.adapters.runway import answers, requests
 
 OFFICIAL: Final = "https://api.dev.runwayml.com"
@@ -42,10 +40,11 @@ _SOONEST_POLL_MS: Final = 5_000
 _UPLOADED: Final = frozenset({200, 201, 204})
 
 
-class RunwayAdapter(Adapter):
+class RunwayAdapter(remote.RemoteAdapter):
     """Nothing is kept here for an account."""
 
     name: ClassVar[str] = "runway"
+    account_noun: ClassVar[str] = "a Runway account"
     features: ClassVar[frozenset[Feature]] = frozenset({Feature.CANCEL, Feature.UPLOAD})
     # Uploads are called ephemeral, and live for a day; a job may wait for half of one.
     terms: ClassVar[Terms] = Terms(
@@ -57,31 +56,10 @@ class RunwayAdapter(Adapter):
     )
     addresses: ClassVar[Mapping[str, str]] = {"base_url": OFFICIAL}
 
-    def __init__(self, models: Sequence[ModelSpec] | None = None) -> None:
-        self._models = tuple(models_of(self.name) if models is None else models)
-
-    def models(self) -> Sequence[ModelSpec]:
-        return self._models
-
-    def complaint(self, options: Mapping[str, str], secrets: Mapping[str, object]) -> str | None:
-        if "api_key" not in secrets:
-            return "a Runway account needs the credential api_key"
-        unknown = options.keys() - {"base_url"}
-        if unknown:
-            return f"a Runway account has no option {min(unknown)}"
-        return addresses.address_complaint(options, "base_url")
-
     def prepare(
         self, generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile] = ()
     ) -> Prepared:
-        sizes = spec.capability.sizes
-        if generation.kind is not spec.kind or sizes is None or not spec.capability.accepts(generation):
-            raise InvalidRequest(f"{spec.upstream} cannot make this")
-        if len(references) != len(generation.references) or not spec.capability.references.suit(references):
-            raise InvalidRequest(f"{spec.upstream} needs a fitting file for each reference")
-        size = sizes.chosen(generation, references)
-        if size is None:
-            raise InvalidRequest(f"{spec.upstream} has no such size")
+        size = remote.checked_size(generation, spec, references)
         return Prepared(generation, spec, requests.body_of(generation, spec, size), tuple(references))
 
     async def upload(
