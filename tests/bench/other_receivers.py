@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ ANSWERS: Final[Mapping[str, Answering]] = {
     "answers a gigabyte": flooding,
 }
 _LINE_LIMIT_S: Final = 20.0
+_NICENESS: Final = 19
 
 
 @dataclass
@@ -66,6 +68,8 @@ class OtherReceivers:
 
 async def _receive(count: int) -> None:
     """Until standard input ends."""
+    # Elsewhere they are other machines: what they compute takes nothing from the house.
+    os.nice(_NICENESS)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

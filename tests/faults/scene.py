@@ -160,7 +160,13 @@ def _scene(
     stack.enter_context(lock)
     address = "" if server is None or engine == "sqlite" else server.url(f"scene_{os.urandom(4).hex()}")
     times = TIMES | dict(settings)
-    kept = Settings(port=0, var=folder, database_url=address, log_level=times["ATELIER_LOG_LEVEL"])
+    kept = Settings(
+        port=0,
+        var=folder,
+        database_url=address,
+        log_level=times["ATELIER_LOG_LEVEL"],
+        providers=times.get("ATELIER_PROVIDERS", "sandbox"),
+    )
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     inherited = environment(folder)
     return Scene(engine, layout, kept, wiring.choose_ports(0), inherited | times, server, session)

@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--accounts", type=int, default=40)
-    parser.add_argument("--at-once", type=int, default=120, help="jobs in flight")
+    parser.add_argument("--at-once", type=int, default=300, help="jobs in flight")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="postgresql")
     parser.add_argument("--no-kills", action="store_true")
@@ -32,9 +32,13 @@ def main() -> None:
     )
     if asked.no_kills:
         soak = replace(soak, between_kills_s=None)
-    report = asyncio.run(soaked(soak))
+    report = asyncio.run(soaked(soak, _told))
     sys.stdout.write(json.dumps(report.as_json(), indent=2) + "\n")
     sys.exit(1 if report.wrong else 0)
+
+
+def _told(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.faults.matrix_deeds import picture
 from tests.faults.scene import Scene
 from tests.house import Customer
 from tests.integration.usage_buyers import Buyer, Promise, parsed
@@ -28,6 +30,10 @@ _UNSERVED: Final = frozenset({("imaginelab", "image")})
 _ROADS: Final = tuple(road for road in ROADS if (road.storefront, road.kind) not in _UNSERVED)
 # Pictures come quickly and make most of what people ask for.
 _WEIGHTS: Final = {"image": 8, "video": 2, "voice": 2, "music": 1, "infographic": 2, "text": 3}
+# Of the jobs that may follow a picture some do: few pictures, so that accounts meet those again that they already hold.
+_FOLLOWS: Final = 0.25
+_PICTURES: Final = 12
+_FOLLOWING: Final = frozenset({"/v1/images/generate", "/v1/videos/generate"})
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Buyers:
     """One live wallet of each storefront."""
 
     buyers: dict[str, Buyer]
+    ended: int = 0
 
     @property
     def promises(self) -> list[Promise]:
@@ -64,13 +71,22 @@ class Buyers:
 
     async def _one(self, road: Road, name: str, chance: random.Random) -> None:
         buyer = self.buyers[road.storefront]
-        promise = await buyer.ask(road, name, road.body(f"{name}: a red boat in the harbour"))
+        body = {**road.body(f"{name}: a red boat in the harbour"), **_picture(road, chance)}
+        promise = await buyer.ask(road, name, body)
         assert promise is not None, f"{name}: the wallet could not pay"
         path = road.reads[0].format(id=promise.job_id)
         async with asyncio.timeout(_ENDED_WITHIN_S):
             while not _has_ended(road, parsed((await buyer.answered("GET", path)).body)):
                 await asyncio.sleep(chance.uniform(*_LOOK_S))
         await buyer.see_the_end(promise)
+        self.ended += 1
+
+
+def _picture(road: Road, chance: random.Random) -> Mapping[str, Any]:
+    if road.path not in _FOLLOWING or chance.random() >= _FOLLOWS:
+        return {}
+    content = base64.b64encode(picture(f"soak-{chance.randrange(_PICTURES)}")).decode()
+    return {"referenceImage": {"imageUrl": f"data:image/png;base64,{content}", "strength": "MID"}}
 
 
 def _has_ended(road: Road, body: Any) -> bool:

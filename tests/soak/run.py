@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,12 +15,19 @@ from tests.faults.verdict import judge
 from tests.soak import weather
 from tests.soak.accounts import furnish, keep_sandbox_out
 from tests.soak.buyers import Buyers, share_that_ended_well
+from tests.soak.hints import hints_heard
 from tests.soak.simulator import Simulator, simulator_of
 from tests.soak.truth import Findings, compared
 
+# How often somebody who watches is told how far it is.
+_TOLD_EVERY_S: Final = 10.0
+# Of so many jobs every fault of the weather happens to some; a fault that never did was not tried.
+_ALL_FAULTS_FROM: Final = 10_000
 # Every job has ended when a house comes to rest here; what is left are attempts that nobody waits for any more.
 _SETTLED_WITHIN_S: Final = 400.0
 _SETTINGS: Final = {
+    # Simulated providers reach this machine, so that they are told where to send their webhooks.
+    "ATELIER_PROVIDERS": "simulated",
     "ATELIER_JOBS_POLL_INTERVAL_MS": "250",
     "ATELIER_POOL_TASK_CEILING_S": "60",
     # Every provider that can make it competes, whatever it costs: a soak is there to use them all.
@@ -37,7 +44,7 @@ class Soak:
     accounts: int
     seed: int
     at_once: int = 120
-    between_kills_s: tuple[float, float] | None = (20.0, 60.0)
+    between_kills_s: tuple[float, float] | None = (10.0, 30.0)
     engine: Engine = "postgresql"
     is_faulty: bool = True
 
@@ -53,6 +60,7 @@ class Report:
     account_deaths: int = 0
     completed_share: float = 0.0
     hits: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
     last_words: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,13 +76,14 @@ class Report:
             "account_deaths": self.account_deaths,
             "completed_share": round(self.completed_share, 4),
             "faults": self.hits,
+            "hints": self.heard,
             **self.findings.as_json(),
             "last_words": self.last_words if self.wrong else {},
         }
 
 
-async def soaked(soak: Soak) -> Report:
-    """Plays it, waits until all has come to rest, and judges."""
+async def soaked(soak: Soak, tell: Callable[[str], None] = lambda line: None) -> Report:
+    """Plays it, waits until all has come to rest, and judges. tell: is told now and then how far it is."""
     chance = random.Random(soak.seed)
     async with (
         fault_scene(soak.engine, **_SETTINGS) as scene,
@@ -87,17 +96,47 @@ async def soaked(soak: Soak) -> Report:
         if soak.is_faulty:
             await weather.break_everything(simulator)
         began_s = time.monotonic()
-        async with _weather(soak, scene, simulator, names, chance, accounts) as seen:
+        async with (
+            _weather(soak, scene, simulator, names, chance, accounts) as seen,
+            _progress(soak, buyers, tell),
+        ):
             await buyers.ask_for(soak.jobs, soak.at_once, chance)
+        tell("every job has ended; waiting for what nobody asks about any more")
         report = Report(soak, Findings(), time.monotonic() - began_s, seen.kills, len(seen.deaths))
         report.completed_share = share_that_ended_well(buyers.promises)
         report.hits = dict(await simulator.hits())
+        report.heard = await hints_heard(scene)
         await simulator.clear_faults()
         unrest = await _rest(scene)
         report.findings = await compared(scene, simulator, accounts, seen.deaths)
         report.findings.wrong += unrest or await judge(scene)
+        report.findings.wrong += _untried(soak, report.hits)
         report.last_words = said(scene)
         return report
+
+
+def _untried(soak: Soak, hits: Mapping[str, int]) -> list[str]:
+    if not soak.is_faulty or soak.jobs < _ALL_FAULTS_FROM:
+        return []
+    return [f"the fault {fault} never happened" for fault, times in hits.items() if times == 0]
+
+
+@asynccontextmanager
+async def _progress(soak: Soak, buyers: Buyers, tell: Callable[[str], None]) -> AsyncIterator[None]:
+    began_s = time.monotonic()
+
+    async def telling() -> None:
+        while True:
+            await asyncio.sleep(_TOLD_EVERY_S)
+            rate = buyers.ended / (time.monotonic() - began_s)
+            tell(f"{buyers.ended:,} of {soak.jobs:,} jobs have ended, {rate:.1f} a second")
+
+    task = asyncio.create_task(telling())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _rest(scene: Scene) -> list[str]:

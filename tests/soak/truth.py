@@ -47,6 +47,7 @@ class Findings:
     attempts: Counter[str] = field(default_factory=Counter)
     charged_tasks: int = 0
     explained: Counter[str] = field(default_factory=Counter)
+    late: Counter[str] = field(default_factory=Counter)
     leaving_ms: list[int] = field(default_factory=list)
     returning_ms: list[int] = field(default_factory=list)
 
@@ -54,6 +55,12 @@ class Findings:
     def paid_per_finished_job(self) -> float:
         """Charged tasks at the providers for each completed job, with those that are written down as paid in vain."""
         return self.charged_tasks / self.completed if self.completed else 0.0
+
+    @property
+    def paid_less_explained(self) -> float:
+        """The same without those: 1 where nothing was paid for twice in silence."""
+        paid = self.charged_tasks - self.explained.total()
+        return paid / self.completed if self.completed else 0.0
 
     @property
     def unexplained(self) -> int:
@@ -70,6 +77,8 @@ class Findings:
             "paid_per_finished_job": round(self.paid_per_finished_job, 5),
             "explained": dict(self.explained),
             "unexplained": self.unexplained,
+            "paid_per_finished_job_less_explained": round(self.paid_less_explained, 5),
+            "late": dict(self.late),
             "leaving_ms": _spread(self.leaving_ms),
             "returning_ms": _spread(self.returning_ms),
             "wrong": self.wrong[:50],
@@ -141,6 +150,8 @@ def _judge_payment(
         name = NAME.search(job["generation"])
         paid = charged.pop(name.group(), 0) if name else 0
         _judge_job(found, job, by_job[job["job_id"]], paid)
+        if job["failure"] == jobs_pb.FAILURE_REASON_TIMED_OUT:
+            found.late.update({_ways(by_job[job["job_id"]])})
     found.wrong += [f"{count} charged tasks of no job: {name}" for name, count in charged.items()]
 
 
@@ -157,6 +168,12 @@ def _judge_job(found: Findings, job: Row, attempts: Sequence[Row], paid: int) ->
         )
     for kind in sorted(in_vain.elements())[: max(0, extra)]:
         found.explained[kind] += 1
+
+
+def _ways(attempts: Sequence[Row]) -> str:
+    """What was tried for a job that took too long."""
+    tried = (f"{one['provider']} {one['state']} ({_failure_of(one).get('detail', '')})" for one in attempts)
+    return ", then ".join(tried) or "nothing: no account had room"
 
 
 def _failure_of(attempt: Row) -> Mapping[str, Any]:

@@ -37,6 +37,9 @@ SHARES: Final = {
     "generation_failed": 0.005,
     "slow_drip": 0.002,
 }
+# Work that takes so many seconds longer than ever: within every patience, and beyond most guesses.
+_SLOW_SHARE: Final = 0.002
+_SLOW_S: Final = 8.0
 # Providers that have words of their own for being too busy for anybody.
 _OVERLOADED: Final = ("ark", "leonardo", "openai")
 _OVERLOADED_SHARE: Final = 0.004
@@ -62,6 +65,7 @@ async def break_everything(simulator: Simulator) -> None:
     """Every fault, at every provider, for as long as nobody clears them."""
     for fault, share in SHARES.items():
         await simulator.add_fault(fault=fault, share=share)
+    await simulator.add_fault(fault="slow", share=_SLOW_SHARE, value=_SLOW_S)
     for provider in _OVERLOADED:
         await simulator.add_fault(fault="overloaded", provider=provider, share=_OVERLOADED_SHARE)
 

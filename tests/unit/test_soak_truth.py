@@ -54,6 +54,7 @@ def test_a_second_payment_that_is_written_down_is_counted_and_explained() -> Non
     attempts = [attempt(1, "failed", Charged.MAYBE), attempt(1)]
     found = judged([job(1)], attempts, [task(1), task(1)])
     assert (found.wrong, found.paid_per_finished_job, found.explained.total()) == ([], 2.0, 1)
+    assert found.paid_less_explained == 1.0
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,15 @@ def test_a_job_that_no_provider_would_have_is_wrong_and_one_that_was_refused_is_
     found = judged([unfair, fair], [attempt(1, "failed"), attempt(2, "failed")], [])
     assert len(found.wrong) == 1
     assert found.failed == {"provider_unavailable": 1, "content_refused": 1}
+
+
+def test_of_a_job_that_took_too_long_the_report_tells_what_was_tried() -> None:
+    late = [
+        job(1, "failed", jobs_pb.FAILURE_REASON_TIMED_OUT),
+        job(2, "failed", jobs_pb.FAILURE_REASON_TIMED_OUT),
+    ]
+    found = judged(late, [attempt(1, "failed", Charged.NO), attempt(1, "running")], [])
+    assert found.late == {"fal failed (), then fal running ()": 1, "nothing: no account had room": 1}
 
 
 @pytest.mark.parametrize("changes", [{"least_balance": -0.001}, {"most_unfinished": 3}])
