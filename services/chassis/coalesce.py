@@ -7,7 +7,6 @@ import contextvars
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -18,6 +17,7 @@ from services.chassis import call_context, crash_points, rpc_metrics, rpc_status
 from services.chassis.deadlines import Deadlines
 from services.chassis.dispatch import ITEM_LIMIT_BYTES, Handler, Reply, dispatcher
 from services.chassis.errors import Kind, ServiceError, internal_error
+from services.chassis.lanes import Lanes
 
 __all__ = ["Coalescer", "Handler", "dispatcher", "unary_of"]
 
@@ -94,50 +94,6 @@ class _Pending:
         self.sends = 0
 
 
-class _Lanes:
-    """The calls not yet sent: first in first out within a lane, lanes in turn, removal from anywhere."""
-
-    def __init__(self) -> None:
-        self._lanes: dict[str, deque[_Pending]] = {}
-        self._turns: deque[str] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._turns)
-
-    def push(self, pending: _Pending) -> None:
-        self._lane(pending.lane).append(pending)
-
-    def push_front(self, pending: _Pending) -> None:
-        self._lane(pending.lane).appendleft(pending)
-
-    def remove(self, pending: _Pending) -> None:
-        # Found at once: it is nearly always the oldest of its lane whose time is over.
-        lane = self._lanes.get(pending.lane)
-        if lane is None or pending not in lane:
-            return
-        lane.remove(pending)
-        if not lane:
-            del self._lanes[pending.lane]
-            self._turns.remove(pending.lane)
-
-    def pop(self) -> _Pending:
-        name = self._turns.popleft()
-        lane = self._lanes[name]
-        pending = lane.popleft()
-        if lane:
-            self._turns.append(name)
-        else:
-            del self._lanes[name]
-        return pending
-
-    def _lane(self, name: str) -> deque[_Pending]:
-        lane = self._lanes.get(name)
-        if lane is None:
-            lane = self._lanes[name] = deque()
-            self._turns.append(name)
-        return lane
-
-
 class _Stream:
     """One life of the stream to the server."""
 
@@ -148,14 +104,18 @@ class _Stream:
         self.answered = False
         self.sent: dict[int, _Pending] = {}
         self.cancels: list[int] = []
+        # Nothing more is sent: None where the server leaves, or has left, in order.
+        self.over: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
 
     def open(self) -> None:
         self.opened_s = time.monotonic()
         self.wake.set()
 
-    def close(self) -> None:
+    def end(self, error: ServiceError | None) -> None:
         self.closed = True
         self.wake.set()
+        if not self.over.done():
+            self.over.set_result(error)
 
 
 class Coalescer(Generic[BatchT, ResponseT]):
@@ -195,9 +155,11 @@ class Coalescer(Generic[BatchT, ResponseT]):
         self._sequence = 0
         self._outstanding: dict[int, _Pending] = {}
         self._deadlines = Deadlines[int](self._expire)
-        self._waiting = _Lanes()
+        self._waiting = Lanes[_Pending]()
         self._stream: _Stream | None = None
         self._keeper: asyncio.Task[None] | None = None
+        # The stream's, and those of servers that are leaving and still end what they began.
+        self._lives: set[asyncio.Task[None]] = set()
         self._closed = False
         self._patience: asyncio.TimerHandle | None = None
         self._given_up = False
@@ -262,8 +224,10 @@ class Coalescer(Generic[BatchT, ResponseT]):
         self._deadlines.close()
         if self._keeper is not None:
             self._be_patient()
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            tasks = (self._keeper, *self._lives)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # Callers.
 
@@ -355,8 +319,10 @@ class Coalescer(Generic[BatchT, ResponseT]):
             stream = self._stream = _Stream()
             if self._patience is None:
                 self._patience = asyncio.get_running_loop().call_later(self._patience_s, self._give_up)
-            end = await self._live(stream)
-            self._after(stream, end)
+            life = asyncio.create_task(self._live(stream))
+            self._lives.add(life)
+            life.add_done_callback(self._lives.discard)
+            end = await stream.over
             lived = stream.opened_s is not None and time.monotonic() - stream.opened_s > _BACKOFF_LIMIT_S
             if stream.answered or lived:
                 backoff_s = _BACKOFF_FIRST_S
@@ -366,7 +332,15 @@ class Coalescer(Generic[BatchT, ResponseT]):
                 await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
                 backoff_s = min(backoff_s * 2, _BACKOFF_LIMIT_S)
 
-    async def _live(self, stream: _Stream) -> ServiceError | None:
+    async def _live(self, stream: _Stream) -> None:
+        end: ServiceError | None = None
+        try:
+            end = await self._served(stream)
+        finally:
+            stream.end(end)
+        self._after(stream, end)
+
+    async def _served(self, stream: _Stream) -> ServiceError | None:
         """Runs one stream to its end; None when the server ended it in order."""
         call = self._dispatch(self._writes(stream), wait_for_ready=True)
         try:
@@ -392,12 +366,14 @@ class Coalescer(Generic[BatchT, ResponseT]):
             log.exception("dispatch.stream_failed", extra={"peer": self._name})
             return internal_error()
         finally:
-            stream.close()
             call.cancel()
 
     def _give_up(self) -> None:
         self._given_up = True
-        self._fail_all(rpc_status.plain_error(Kind.UNAVAILABLE))
+        for pending in list(self._outstanding.values()):
+            # A server that is leaving still answers what it began.
+            if pending.stream in (None, self._stream):
+                self._fail(pending, rpc_status.plain_error(Kind.UNAVAILABLE))
 
     def _be_patient(self) -> None:
         self._given_up = False
@@ -448,8 +424,8 @@ class Coalescer(Generic[BatchT, ResponseT]):
                 if not pending.future.done():
                     pending.future.set_result(reply)
         if not response.replies:
-            # The server is leaving: it finishes what it began and waits for the end of our side.
-            stream.close()
+            # The server leaves: it ends what it began. What comes next need not wait for that, it goes to another.
+            stream.end(None)
             return
         stream.answered = True
         if self._waiting:
@@ -469,6 +445,8 @@ class Coalescer(Generic[BatchT, ResponseT]):
                 self._waiting.push_front(pending)
             elif end.kind not in _REFUSALS:
                 self._fail(pending, rpc_status.plain_error(Kind.UNAVAILABLE))
+        if self._stream is not None:
+            self._stream.wake.set()
         if end is None or end.kind not in _REFUSALS:
             return
         if end.kind is Kind.UNIMPLEMENTED and self._unary is not None:

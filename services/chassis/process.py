@@ -32,6 +32,8 @@ _CHECK_DEADLINE_S = 2.0
 _ANNOUNCE_FD = "ATELIER_ANNOUNCE_FD"
 # Who started the process and wants it to end with it.
 _SUPERVISOR_PID = "ATELIER_SUPERVISOR_PID"
+# In an announcement: for how many seconds the process may go on with what it has begun when it is asked to stop.
+DRAIN_S = "drain_s"
 # prctl's option number for "signal me when my parent dies" (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 # gRPC's fork handlers run in the child between fork and exec and, while a call is under way, crash it now and then. This is
@@ -49,20 +51,27 @@ class Process:
 
     `/healthz` answers while the loop turns, `/readyz` asks every check, `/metrics` shows
     Prometheus' text. None of them is served on a public port.
+
+    drain_s: how long `finish` may take; a supervisor hears of it, and waits so much longer before it kills.
     """
 
-    def __init__(self, name: str, operations_listen: str) -> None:
+    def __init__(self, name: str, operations_listen: str, *, drain_s: float = 0.0) -> None:
         self.name = name
         self._listen = operations_listen
+        self._drain_s = drain_s
+        # A supervisor kills when it has waited enough. Where the machine stops everything at once, the first signal is
+        # the machine's and the second the supervisor's own, and nobody is in a hurry.
+        self._is_supervised = bool(os.environ.pop(_SUPERVISOR_PID, ""))
         self._checks: dict[str, Check] = {}
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._stack = AsyncExitStack()
         self.operations_url = ""
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._asked_to_stop)
         await self._stack.enter_async_context(metrics.LoopLagProbe())
         self.operations_url = await self._serve_operations()
         return self
@@ -80,6 +89,8 @@ class Process:
     def announce(self, **addresses: str) -> None:
         """Says that the process is ready, and where it listens, to the log and to a supervisor."""
         announcement = {"name": self.name, "operations": self.operations_url, **addresses}
+        if self._drain_s:
+            announcement[DRAIN_S] = str(self._drain_s)
         log.info("process.ready", extra={"addresses": announcement})
         _collect_less_often()
         pipe = os.environ.pop(_ANNOUNCE_FD, "")
@@ -95,6 +106,33 @@ class Process:
         """Returns when the process is asked to stop."""
         await self._stop.wait()
         log.info("process.stopping")
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the process was asked to stop a second time: then it ends at once."""
+        return self._hurry.is_set()
+
+    async def finish(self, work: Awaitable[None]) -> bool:
+        """Waits for the end of `work`, `drain_s` at most and not beyond a second signal; whether it came to its end."""
+        working = asyncio.ensure_future(work)
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait(
+                {working, hurrying}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not working.done():
+                return False
+            working.result()
+            return True
+        finally:
+            for task in (working, hurrying):
+                task.cancel()
+            await asyncio.gather(working, hurrying, return_exceptions=True)
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set() and not self._is_supervised:
+            self._hurry.set()
+        self._stop.set()
 
     async def _serve_operations(self) -> str:
         app = web.Application()
@@ -142,7 +180,7 @@ def _collect_less_often() -> None:
 
 
 def _end_with_supervisor() -> None:
-    supervisor = os.environ.pop(_SUPERVISOR_PID, "")
+    supervisor = os.environ.get(_SUPERVISOR_PID, "")
     if not supervisor:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

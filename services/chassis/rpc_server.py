@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 DRAIN_GRACE_S: Final = 5.0
 # Of that, a stream of events gets this much to end by itself (`call_context.drain_signal`); then it is ended.
 _STREAM_GRACE_S: Final = 0.2
+# What is under way is cut by `drain` alone; a grace of gRPC's own is as good as none when it is this long.
+_UNTIL_CUT_S: Final = 7 * 86_400.0
 # Enough for every stream and watcher of a large house; a flood beyond it is refused, not queued.
 MAXIMUM_CONCURRENT_RPCS: Final = 4096
 MESSAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -76,6 +78,7 @@ class RpcServer:
         self._interceptor = _Interceptor()
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._leaving: asyncio.Future[None] | None = None
         self._address = ""
 
     @property
@@ -109,17 +112,31 @@ class RpcServer:
     ) -> None:
         await self.drain()
 
-    async def drain(self) -> None:
-        """Reports NOT_SERVING, lets long-lived streams end, refuses new calls and waits for those under way."""
-        server, self._server = self._server, None
-        if server is None:
+    async def leave(self) -> None:
+        """Reports NOT_SERVING, lets long-lived streams end and refuses new calls, so that clients go elsewhere.
+
+        Does not wait for the calls under way: they go on until `drain`.
+        """
+        server = self._server
+        if server is None or self._leaving is not None:
             return
         await self._health.enter_graceful_shutdown()
         self._interceptor.draining.set()
-        stopping = asyncio.ensure_future(server.stop(self._grace_s))
-        await asyncio.wait({stopping}, timeout=min(_STREAM_GRACE_S, self._grace_s))
+        self._leaving = asyncio.ensure_future(server.stop(_UNTIL_CUT_S))
+        await asyncio.wait({self._leaving}, timeout=min(_STREAM_GRACE_S, self._grace_s))
         self._interceptor.end_streams()
-        await stopping
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Leaves, and waits for the calls under way: for `grace_s`, or what the server was made with."""
+        await self.leave()
+        server, self._server = self._server, None
+        if server is None or self._leaving is None:
+            return
+        await asyncio.wait({self._leaving}, timeout=self._grace_s if grace_s is None else grace_s)
+        if not self._leaving.done():
+            # Not by a second grace: of two that end in one moment, the later crashes the process.
+            await server.stop(None)
+        await self._leaving
 
     def _bind(self, server: grpc.aio.Server) -> str:
         try:

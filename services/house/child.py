@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.chassis.errors import Kind, ServiceError
-from services.chassis.process import EXIT_USAGE
+from services.chassis.process import DRAIN_S, EXIT_USAGE
 
 # Long enough for a first start on a slow machine that migrates its databases.
 _READY_DEADLINE_S = 60.0
-# Longer than any service's own drain (the gateway gives requests under way 15 s); what has not ended by then is killed.
+# Longer than any service's own end (the gateway gives requests under way 15 s), beside the drain that it has announced;
+# what has not ended by then is killed.
 _STOP_DEADLINE_S = 20.0
 
 
@@ -86,7 +87,8 @@ class Child:
             return
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_DEADLINE_S)
+            drain_s = float(self.addresses.get(DRAIN_S, 0))
+            await asyncio.wait_for(self._process.wait(), _STOP_DEADLINE_S + drain_s)
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await self._process.wait()

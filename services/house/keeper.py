@@ -22,6 +22,8 @@ _RESTART_BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 # A process that ran this long had recovered; its next crash counts as the first.
 _STEADY_S = 30.0
 _LOG_CHECK_INTERVAL_S = 60.0
+# Most processes end sooner; who waits longer is told why.
+_QUIET_STOP_S = 3.0
 # One file a process, cut when it grows past this; nobody reads further back on one machine.
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -46,12 +48,12 @@ async def keep_house(settings: Settings, environ: Mapping[str, str]) -> None:
         finally:
             _say("stopping …")
             for child in children:
-                await child.stop()
+                await _stop(child)
             _say("stopped")
 
 
 def _asked_to_stop(stop: asyncio.Event, children: list[Child]) -> None:
-    # Whoever asks twice does not want to wait for a customer's slow download.
+    # Whoever asks twice does not want to wait: for a customer's slow download, or for a picture that is being paid for.
     if stop.is_set():
         for child in children:
             child.kill()
@@ -84,6 +86,17 @@ async def _run(children: list[Child], layout: Layout, ports: wiring.Ports) -> No
 async def _start(child: Child, began_s: float) -> None:
     await child.start()
     _say(f"  {child.name:<14} ready after {time.monotonic() - began_s:.1f} s (pid {child.pid})")
+
+
+async def _stop(child: Child) -> None:
+    stopping = asyncio.create_task(child.stop())
+    await asyncio.wait({stopping}, timeout=_QUIET_STOP_S)
+    if not stopping.done():
+        _say(
+            f"{child.name} ends what it has begun, which may take minutes where a provider is drawing; "
+            "Ctrl-C again ends everything at once"
+        )
+    await stopping
 
 
 async def _keep(child: Child) -> None:

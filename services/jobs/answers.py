@@ -71,9 +71,9 @@ _FINAL_REASONS = frozenset(
         FailureReason.REQUEST_REJECTED,
         FailureReason.INVALID_REFERENCE,
         FailureReason.REFERENCE_UNAVAILABLE,
-        FailureReason.REFERENCE_UNSUITABLE,
     }
 )
+_REFUSALS = frozenset({FailureReason.PROVIDER_UNAVAILABLE, FailureReason.REFERENCE_UNSUITABLE})
 
 
 def after_answer(job: Job, status: AttemptStatus, now_ms: int, jitter: float) -> Job | None:
@@ -107,7 +107,7 @@ def after_failure(job: Job, failure: Failure, now_ms: int, jitter: float) -> Job
         step = NextStep.RETRY
     if step is NextStep.RECONCILE:
         return None if job.state is JobState.UNKNOWN else rules.moved(job, JobState.UNKNOWN, now_ms)
-    if step not in (NextStep.RETRY, NextStep.ROTATE) or job.attempt_number >= rules.MAX_ATTEMPTS:
+    if step not in (NextStep.RETRY, NextStep.ROTATE) or not _may_try_again(job, failure.reason, step):
         return rules.failing(job, failure.reason or FailureReason.GENERATION_FAILED, failure.detail, now_ms)
     rotate = step is NextStep.ROTATE
     wait_ms = 0 if rotate else schedule.retry_after_ms(failure.retry_after_ms, job.attempt_number, jitter)
@@ -118,3 +118,12 @@ def after_failure(job: Job, failure: Failure, now_ms: int, jitter: float) -> Job
         avoid=job.account_id if rotate else "",
         reason=failure.reason,
     )
+
+
+def _may_try_again(job: Job, reason: FailureReason, step: NextStep) -> bool:
+    # Accounts that would not have it cost nothing and do not count, each once: the next may be the one that is not dead,
+    # or of a provider that takes larger references.
+    is_refusal = step is NextStep.ROTATE and reason in _REFUSALS
+    if is_refusal and job.account_id not in job.avoid_account_ids:
+        return job.attempt_number < rules.MAX_REFUSALS
+    return reason is not FailureReason.REFERENCE_UNSUITABLE and job.attempt_number < rules.MAX_ATTEMPTS

@@ -16,6 +16,9 @@ from services.jobs.reference import Reference, ReferenceLimits
 
 # Leases one job may use up; the fourth failure is the customer's answer.
 MAX_ATTEMPTS: Final = 4
+# The same where each was refused by another account that it had not been given to before: a withdrawn card or a closed
+# organization may take dozens of accounts out in one moment, and every refusal costs a tenth of a second and nothing else.
+MAX_REFUSALS: Final = 50
 # A job that was claimed so often without one step done is what kills its workers.
 MAX_IDLE_CLAIMS: Final = 5
 

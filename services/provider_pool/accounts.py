@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from services.provider_pool.health import Fault
 from services.provider_pool.pool import TEST_PROVIDER, WHOLE_ACCOUNT, Account, AccountState
 from services.provider_pool.store import accounts as store
 from services.provider_pool.store.accounts import AccountRecord
+from services.provider_pool.twins import Recognised, Twins
 from services.provider_pool.vault import KeyRing, SealBroken
+
+log = logging.getLogger(__name__)
 
 ACCESS_KEPT_S: Final = 5.0
 """How long another replica's change of an account's options may go unnoticed here."""
@@ -53,6 +57,7 @@ class Accounts:
     ) -> None:
         self._database = database
         self._ring = ring
+        self._twins = Twins(ring, catalog)
         self._catalog = catalog
         self._clock = clock
         self._capacity = capacity
@@ -69,18 +74,44 @@ class Accounts:
     async def create(
         self, provider: str, label: str, credentials: Mapping[str, Secret], terms: Terms
     ) -> AccountRecord:
-        """Add an account unchecked. Raises UNKNOWN_PROVIDER, ACCOUNT_EXISTS, INVALID_REQUEST."""
+        """Add an account unchecked. Raises UNKNOWN_PROVIDER, INVALID_REQUEST, ACCOUNT_EXISTS and CREDENTIALS_IN_USE."""
         return await self.add(self.draft(provider, label, credentials, terms), credentials)
 
     async def add(self, record: AccountRecord, credentials: Mapping[str, Secret]) -> AccountRecord:
-        """Add an account that was drafted. Raises ACCOUNT_EXISTS."""
+        """Add an account that was drafted. Raises ACCOUNT_EXISTS and CREDENTIALS_IN_USE."""
         sealed = self._ring.seal(record.account.account_id, credentials)
-        if not await self._database.write(
-            lambda connection: store.insert_account(connection, record, sealed)
-        ):
-            raise errors.account_exists(record.label)
+
+        def work(connection: Connection) -> None:
+            store.lock_accounts(connection)
+            fingerprint = self._twins.claimed(connection, record, credentials)
+            if not store.insert_account(connection, record, sealed, fingerprint):
+                # With the first account of all there was none to lock: another may have been added in the same moment.
+                self._twins.claimed(connection, record, credentials)
+                raise errors.account_exists(record.label)
+
+        await self._database.write(work)
         self._capacity.improved()
         return record
+
+    async def refuse_twin(self, record: AccountRecord, credentials: Mapping[str, Secret]) -> None:
+        """Nothing, or CREDENTIALS_IN_USE: before the provider is asked whether the credentials are good."""
+
+        def work(connection: Connection) -> None:
+            store.lock_accounts(connection)
+            self._twins.claimed(connection, record, credentials)
+
+        await self._database.write(work)
+
+    async def recognise(self) -> None:
+        """Find accounts that are one at their provider, added before that was refused, and tell operators of them."""
+
+        def work(connection: Connection) -> Recognised:
+            store.lock_accounts(connection)
+            return self._twins.recognised(connection)
+
+        for account, other in (await self._database.write(work)).twins:
+            names = {"account_id": account.account_id, "other_account_id": other.account_id}
+            log.warning("account.added_twice", extra=names)
 
     async def get(self, account_id: str) -> AccountRecord:
         """Raises ACCOUNT_NOT_FOUND."""
@@ -94,12 +125,17 @@ class Accounts:
         return await self._database.read(store.load_records)
 
     async def update(self, account_id: str, terms: Terms) -> AccountRecord:
-        """Change what is given. Raises ACCOUNT_NOT_FOUND and INVALID_REQUEST."""
+        """Change what is given. Raises ACCOUNT_NOT_FOUND, INVALID_REQUEST, and CREDENTIALS_IN_USE of another address."""
 
         def work(connection: Connection) -> AccountRecord:
+            if terms.options is not None:
+                store.lock_accounts(connection)
+            before = _locked(connection, account_id)
             secrets = self._opened(account_id, store.load_sealed(connection, account_id))
-            record = self._changed(_locked(connection, account_id), terms, secrets)
+            record = self._changed(before, terms, secrets)
             store.update_account(connection, record)
+            if record.options != before.options:
+                self._twins.moved(connection, before, record, secrets)
             return record
 
         record = await self._database.write(work)
@@ -121,12 +157,17 @@ class Accounts:
         return record
 
     async def replace_credentials(self, account_id: str, credentials: Mapping[str, Secret]) -> AccountRecord:
-        """Seal these in the place of the account's, and close the breakers that waited for them. Raises ACCOUNT_NOT_FOUND."""
+        """Seal these in the place of the account's, and close the breakers that waited for them.
+
+        Raises ACCOUNT_NOT_FOUND and CREDENTIALS_IN_USE.
+        """
         sealed = self._ring.seal(account_id, credentials)
 
         def work(connection: Connection) -> AccountRecord:
+            store.lock_accounts(connection)
             record = _locked(connection, account_id)
-            store.save_sealed(connection, account_id, sealed)
+            fingerprint = self._twins.claimed(connection, record, credentials)
+            store.save_sealed(connection, account_id, sealed, fingerprint)
             waited = [
                 model for model, one in record.account.breakers.items() if one.cause in CREDENTIAL_CAUSES
             ]

@@ -21,6 +21,7 @@ from services.provider_pool import codec, errors, meters
 from services.provider_pool.adapters.interface import TaskRef
 from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState
 from services.provider_pool.capacity import Capacity
+from services.provider_pool.heartbeat import Heartbeat
 from services.provider_pool.history import Event, Notes, events_of, whole
 from services.provider_pool.records import Answer, Begin, Begun, Change, Item, kind_of
 from services.provider_pool.store import attempts as store
@@ -40,7 +41,7 @@ _RETRY_PAUSE_S = 0.5
 
 
 class AttemptLog:
-    """Begins and changes attempts. `process_id` names this process in what it sends."""
+    """Begins and changes attempts. `heartbeat`: this process as one that sends them, and what it knows of the others."""
 
     def __init__(self, database: Database, clock: Clock, capacity: Capacity) -> None:
         self._database = database
@@ -53,7 +54,12 @@ class AttemptLog:
         self._commits: GroupCommit[Item, Answer] = GroupCommit(
             database, store.apply, name="attempts", kind=kind_of
         )
-        self.process_id = new_id("sender")
+        self.heartbeat = Heartbeat(database, new_id("sender"), clock)
+
+    @property
+    def process_id(self) -> str:
+        """What names this process in what it sends."""
+        return self.heartbeat.senders.me
 
     def new_sender(self) -> str:
         """A name for one call of this process."""
@@ -157,11 +163,11 @@ class AttemptLog:
 
     async def mark_orphans(self, answer_by_ms: Callable[[str], int]) -> list[str]:
         """Put attempts whose sender is gone in doubt."""
-        me, alone, now_ms = self.process_id, self._database.sole_owner, self._clock.now_ms()
+        senders, now_ms = self.heartbeat.senders, self._clock.now_ms()
         return await crash_points.committed(
             self._database.write,
             "attempt_orphaned",
-            lambda connection: store.mark_orphans(connection, me, alone, answer_by_ms, now_ms),
+            lambda connection: store.mark_orphans(connection, senders, answer_by_ms, now_ms),
         )
 
     async def abandoned_of(self, job_id: str) -> int:

@@ -157,19 +157,26 @@ def abandoned(resubmit: bool, detail: str) -> Failure:
     return Failure(FailureReason.SUBMISSION_UNKNOWN, step, charged=Charged.MAYBE, detail=detail)
 
 
-def is_orphaned(
-    sender_id: str, sent_at_ms: int, *, me: str, alone: bool, answer_by_ms: int, now_ms: int
-) -> bool:
-    """Whether no other process can be sending a `submitting` attempt any more; `me` knows its own.
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """What one process, `me`, knows of those that send. alone: no other can have the database. dead: processes that are."""
 
-    A former owner of a database that only one process can hold is dead. Beside other replicas only time tells: `answer_by_ms`
-    after it was sent, its sender has recorded an outcome or never will.
-    """
-    if sent_by(sender_id, me):
-        return False
-    return alone or now_ms >= sent_at_ms + answer_by_ms
+    me: str
+    alone: bool = False
+    dead: frozenset[str] = frozenset()
+
+    def are_gone_from(self, sender_id: str, sent_at_ms: int, answer_by_ms: int, now_ms: int) -> bool:
+        """Whether no other process can be sending a `submitting` attempt any more; of its own `me` knows more than this.
+
+        A former owner of a database that only one process can hold is dead. Beside other replicas one that is not heard of
+        is; and `answer_by_ms` after it was sent, its sender has recorded an outcome or never will.
+        """
+        process_id = process_of(sender_id)
+        if process_id == self.me:
+            return False
+        return self.alone or process_id in self.dead or now_ms >= sent_at_ms + answer_by_ms
 
 
-def sent_by(sender_id: str, process_id: str) -> bool:
-    """Whether a sender belongs to a process: senders are `<process>/<number>`, one for each call."""
-    return sender_id.partition("/")[0] == process_id
+def process_of(sender_id: str) -> str:
+    """The process that a sender belongs to: senders are `<process>/<number>`, one for each call."""
+    return sender_id.partition("/")[0]

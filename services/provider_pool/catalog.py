@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from services.provider_pool.adapters.interface import (
 )
 from services.provider_pool.market import Market, Provider, band_of
 from services.provider_pool.pace import pace_of
+from services.provider_pool.pool import TEST_PROVIDER
 
 PRICE_BAND = 0.1
 """Accounts that are a tenth dearer than the cheapest are as good: below that, rules of cost are no more exact themselves."""
@@ -119,11 +120,15 @@ class Catalog:
 
     def ceilings(self, generation: Generation, now_ms: int) -> dict[str, int]:
         """By provider that can make exactly this and still serves the model: what it may cost there at most."""
+        return {name: cost.ceiling_millis for name, cost in self.estimates(generation, now_ms).items()}
+
+    def estimates(self, generation: Generation, now_ms: int) -> dict[str, CostEstimate]:
+        """The same, with what it is expected to cost."""
         found = {}
         for provider, spec in self._offers.get(generation.model, ()):
             serves = spec.kind is generation.kind and not _is_retired(spec, now_ms)
             if serves and spec.capability.accepts(generation):
-                found[provider] = spec.cost.estimate(generation).ceiling_millis
+                found[provider] = spec.cost.estimate(generation)
         return found
 
     def takes_reference(self, model: str, file: ReferenceFile) -> bool:
@@ -134,6 +139,15 @@ class Catalog:
             if spec.capability.references.images
         ]
         return not known or any(takes.suits(file) for takes in known)
+
+    def suits_elsewhere(self, provider: str, generation: Generation, files: Sequence[ReferenceFile]) -> bool:
+        """Whether another provider of the model takes these files; the one for test jobs is no other for live ones."""
+        others = [
+            spec.capability
+            for name, spec in self._offers.get(generation.model, ())
+            if name not in (provider, TEST_PROVIDER)
+        ]
+        return any(takes.accepts(generation) and takes.references.suit(files) for takes in others)
 
 
 def _is_retired(spec: ModelSpec, now_ms: int) -> bool:

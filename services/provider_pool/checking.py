@@ -87,10 +87,12 @@ class Checks:
     ) -> AccountRecord:
         """Add an account whose credentials the provider accepts; what it tells of the account is taken for what is so.
 
-        Raises UNKNOWN_PROVIDER, INVALID_REQUEST, ACCOUNT_EXISTS, CREDENTIALS_REFUSED and PROVIDER_UNREACHABLE.
+        Raises UNKNOWN_PROVIDER, INVALID_REQUEST, ACCOUNT_EXISTS, CREDENTIALS_IN_USE, CREDENTIALS_REFUSED and
+        PROVIDER_UNREACHABLE.
         """
         draft = self._accounts.draft(provider, label, credentials, terms)
         if not unchecked:
+            await self._accounts.refuse_twin(draft, credentials)
             asked_at_ms = self._clock.now_ms()
             account = draft.account
             status = await self._proven(
@@ -109,12 +111,13 @@ class Checks:
     ) -> AccountRecord:
         """Other credentials for an account, once the provider accepts them.
 
-        Raises ACCOUNT_NOT_FOUND, INVALID_REQUEST, CREDENTIALS_REFUSED and PROVIDER_UNREACHABLE.
+        Raises ACCOUNT_NOT_FOUND, INVALID_REQUEST, CREDENTIALS_IN_USE, CREDENTIALS_REFUSED and PROVIDER_UNREACHABLE.
         """
         record = await self._accounts.get(account_id)
         self._accounts.check(record, credentials)
         if unchecked:
             return await self._accounts.replace_credentials(account_id, credentials)
+        await self._accounts.refuse_twin(record, credentials)
         asked_at_ms = self._clock.now_ms()
         access = AccountAccess(account_id, record.account.provider, credentials, record.options)
         status = await self._proven(access)

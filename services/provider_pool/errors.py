@@ -39,6 +39,11 @@ def attempt_state(attempt_id: str, state: str) -> ServiceError:
     return ServiceError(Kind.FAILED_PRECONDITION, "ATTEMPT_STATE", f"the attempt is {state}", metadata)
 
 
+def shutting_down() -> ServiceError:
+    """This process takes nothing new; another, or its next life, does."""
+    return ServiceError(Kind.UNAVAILABLE, "SHUTTING_DOWN", "the service is shutting down, try again")
+
+
 def account_not_found(account_id: str) -> ServiceError:
     """No account has that id."""
     return ServiceError(
@@ -50,6 +55,17 @@ def account_exists(label: str) -> ServiceError:
     """Another account has that label."""
     return ServiceError(
         Kind.ALREADY_EXISTS, "ACCOUNT_EXISTS", "an account with that label exists", {"label": label}
+    )
+
+
+def credentials_in_use(label: str, account_id: str) -> ServiceError:
+    """Another account of the provider has the same key."""
+    return ServiceError(
+        Kind.ALREADY_EXISTS,
+        "CREDENTIALS_IN_USE",
+        f'the account "{label}" ({account_id}) has this key already: change that one instead; '
+        "as two accounts, its limits and its balance would count twice",
+        {"label": label, "account_id": account_id},
     )
 
 

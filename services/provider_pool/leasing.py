@@ -43,6 +43,7 @@ class Leasing:
         self._clock = clock
         self._capacity = capacity
         self.ceilings = RecentCeilings()
+        self._draining = False
         self._commits: GroupCommit[rules.Item, rules.Answer] = GroupCommit(
             database, self._apply, name="leases", lane=_lane, kind=rules.kind_of
         )
@@ -63,9 +64,12 @@ class Leasing:
         Raises NO_CAPABLE_ACCOUNT and LEASE_ENDED.
         """
         now_ms = self._clock.now_ms()
-        ceilings = self._catalog.ceilings(generation, now_ms)
+        costs = self._catalog.estimates(generation, now_ms)
+        ceilings = {provider: cost.ceiling_millis for provider, cost in costs.items()}
+        prices = {provider: cost.expected_millis for provider, cost in costs.items()}
         self.ceilings.note(ceilings, now_ms)
-        request = pool.Request(attempt_id, mode, generation.model, ceilings, avoid, behind_others)
+        waits = behind_others or self._draining
+        request = pool.Request(attempt_id, mode, generation.model, ceilings, avoid, waits, prices)
         try:
             answer = await self._commits.submit(rules.Take(request, job_id, ttl_ms))
         except Exception:
@@ -78,6 +82,10 @@ class Leasing:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("lease.answered", extra={"attempt_id": attempt_id, "outcome": outcome})
         return granted
+
+    def take_no_more(self) -> None:
+        """Everybody who is not refused waits from now on: what would be leased here could not be submitted here."""
+        self._draining = True
 
     async def renew(self, attempt_ids: Sequence[str], ttl_ms: int) -> tuple[str, ...]:
         """Move the expiry of these leases; the attempts whose lease is not open."""

@@ -25,9 +25,10 @@ from services.provider_pool.records import Change, Signal
 def accepted(
     attempt: Attempt, submission: Submission, expected_millis: int, sent_at_ms: int, now_ms: int
 ) -> Change:
-    """The provider took the task, and may have done it already."""
+    """The provider took the task, and may have done it already. What it tells of the cost counts before what was expected."""
     done = submission.done
-    ending = None if done is None else ended(attempt, done, expected_millis, now_ms)
+    due_millis = expected_millis if submission.cost_millis is None else submission.cost_millis
+    ending = None if done is None else ended(attempt, done, due_millis, now_ms)
     return Change(
         attempt.attempt_id,
         attempt.account_id,
@@ -39,7 +40,7 @@ def accepted(
         generation=codec.without_prompt(attempt.generation),
         outputs=None if ending is None else ending.outputs,
         failure=None if ending is None else ending.failure,
-        expected_cost_millis=expected_millis if ending is None else ending.expected_cost_millis,
+        expected_cost_millis=due_millis if ending is None else ending.expected_cost_millis,
         cost_millis=None if ending is None else ending.cost_millis,
         signals=_answered_well(attempt, sent_at_ms),
     )

@@ -101,7 +101,10 @@ class Account(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True, gc=False):
-    """What an attempt needs. `ceilings`: by provider that can make it at all, what it may cost there at most."""
+    """What an attempt needs. `ceilings`: by provider that can make it at all, what it may cost there at most.
+
+    `prices`: what it is expected to cost there, which is what providers are compared by; none: the ceilings.
+    """
 
     attempt_id: str
     mode: Mode
@@ -109,6 +112,7 @@ class Request(Struct, frozen=True, gc=False):
     ceilings: Mapping[str, int]
     avoid: frozenset[str] = frozenset()
     behind_others: bool = False
+    prices: Mapping[str, int] = {}
 
 
 class Granted(Struct, frozen=True, gc=False):
@@ -162,7 +166,7 @@ class _Load:
 
 @dataclass(frozen=True, slots=True)
 class _Offers:
-    """Who can make one kind of request at all; by provider, at what price at most and with how many at once for its model.
+    """Who can make one kind of request at all; by provider, at what price and with how many at once for its model.
 
     `ailing`: providers that fail at this model on most of their accounts.
     """
@@ -287,7 +291,7 @@ def opens_at_ms(accounts: Iterable[Account], now_ms: int, market: Market = OPEN_
         opening += [breaker.reopens_at_ms for breaker in account.breakers.values()]
         pace = market.provider(account.provider).pace
         if pace is not None:
-            opening.append(pace.opens_at_ms(account.pace_at_ms))
+            opening.append(pace.opens_at_ms(account.pace_at_ms, now_ms))
     return min((at_ms for at_ms in opening if at_ms > now_ms), default=0)
 
 
@@ -307,7 +311,8 @@ def choose(
     offers: dict[object, _Offers] = {}
     choices: list[Choice] = []
     for turn, request in enumerate(requests, start=1):
-        kind = (request.mode, request.model, frozenset(request.ceilings.items()))
+        costs = frozenset(request.ceilings.items()), frozenset(request.prices.items())
+        kind = (request.mode, request.model, costs)
         if kind not in offers:
             offers[kind] = _offers(request, loads, market)
         choices.append(_choose_one(request, offers[kind], policy, market, now_ms, turn))
@@ -334,10 +339,10 @@ def _loads(accounts: Iterable[Account], market: Market) -> list[_Load]:
 def _offers(request: Request, loads: Iterable[_Load], market: Market) -> _Offers:
     able = [load for load in loads if is_able(load.account, request)]
     providers = {load.account.provider for load in able}
-    limits = market.model_limits
+    limits, prices = market.model_limits, request.prices or request.ceilings
     return _Offers(
         able,
-        {one: market.usd_micros(one, request.ceilings[one]) for one in providers},
+        {one: market.usd_micros(one, prices[one]) for one in providers},
         {one: limits[one, request.model] for one in providers if (one, request.model) in limits},
         _ailing(able, request.model) if len(providers) > 1 else frozenset(),
     )

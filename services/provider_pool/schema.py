@@ -59,9 +59,12 @@ ACCOUNTS = Table(
     Column("pace_at_ms", BigInteger, nullable=False, server_default=ZERO),
     # JSON: `leases` by model, without zeros.
     Column("leases_by_model", Text, nullable=False, server_default=NO_COUNTS),
+    # Of who it is at its provider, see twins.py; null where that is not known, and for one that was added twice before.
+    Column("fingerprint", Text),
     UniqueConstraint("label"),
     CheckConstraint("state IN ('active', 'draining', 'disabled')", name="state"),
     CheckConstraint("leases >= 0 AND leased_millis >= 0", name="leased"),
+    Index("uq_accounts_fingerprint", "fingerprint", unique=True),
 )
 
 # Written only under the lock of the account's row.
@@ -186,4 +189,13 @@ UPLOADS = Table(
     Column("state", Text, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Index(None, "expires_at_ms"),
+)
+
+SENDERS = Table(
+    "senders",
+    METADATA,
+    # What the attempts' `sender_id` begins with.
+    Column("process_id", Text, primary_key=True),
+    # By the database's clock.
+    Column("seen_at_ms", BigInteger, nullable=False),
 )

@@ -54,7 +54,10 @@ from services.provider_pool.vault import KeyRing
 async def serve(settings: Settings) -> None:
     """Serve until the process is asked to stop. Raises SettingsError or ServiceError if it cannot start."""
     clock = SystemClock()
-    async with Process("provider_pool", settings.operations_listen) as process, AsyncExitStack() as stack:
+    async with (
+        Process("provider_pool", settings.operations_listen, drain_s=settings.drain_s) as process,
+        AsyncExitStack() as stack,
+    ):
         url = settings.database_url.reveal()
         await migrate(url, MIGRATIONS)
         database = await Database.open(url, application_name="atelier-provider-pool")
@@ -71,6 +74,7 @@ async def serve(settings: Settings) -> None:
         parts = _parts(settings, database, ring, catalog, store, references, clock, stack)
         await parts.attempts.mark_orphans(parts.submissions.answer_by_ms)
         await parts.leasing.recount()
+        await parts.accounts.recognise()
         work = _rounds(settings, database, parts, catalog, store) | _reference_rounds(references)
         work["sweep_results"] = results.sweeping
         await stack.enter_async_context(rounds(clock, work))
@@ -86,6 +90,22 @@ async def serve(settings: Settings) -> None:
         process.add_check("results", results.check)
         process.announce(grpc=server.address)
         await process.until_stopped()
+        await _drain(process, server, parts, alone=database.sole_owner)
+
+
+async def _drain(process: Process, server: RpcServer, parts: Parts, *, alone: bool) -> None:
+    """Take nothing new, and end what is being sent: of a synchronous provider, its answer is what was paid for."""
+    parts.leasing.take_no_more()
+    parts.submissions.take_no_more()
+    if not alone:
+        # Others serve, and whoever calls goes to them now. Nobody can do the work of one that is alone: running tasks
+        # have deadlines, so it goes on with everything else.
+        await server.leave()
+    await process.finish(parts.submissions.drained())
+    # Before the calls end that wait for them, so that these are answered.
+    await parts.submissions.close()
+    if process.hurried:
+        await server.drain(0)
 
 
 async def _reach(database: Database) -> None:
@@ -215,6 +235,7 @@ def _rounds(
     accounts, clock = parts.accounts, parts.clock
     answer_by_ms = parts.submissions.answer_by_ms
     return {
+        "beat": parts.attempts.heartbeat.beat,
         "sweep_leases": partial(upkeep.sweep_leases, parts.leasing),
         "find_orphans": partial(upkeep.find_orphans, parts.attempts, answer_by_ms),
         "check_accounts": parts.checks.run,

@@ -141,6 +141,14 @@ class Settings(VaultSettings, EgressSettings, EgressCaSettings):
         parse=lambda text: web_origin(text) if text else "",
         help="where providers reach the gateway, for their webhooks; empty: they are not asked to send any",
     )
+    drain_s: int = setting(
+        "ATELIER_POOL_DRAIN_S",
+        # The longest deadline of a submission is five minutes, and its outcome is recorded within a quarter more.
+        default=315,
+        parse=whole_number(0, 3600),
+        help="seconds that a process which is asked to stop goes on sending what it has begun to send, and taking its "
+        "answers: what is cut off then may be paid for nothing. One that sends nothing stops at once",
+    )
     task_ceiling_s: int = setting(
         "ATELIER_POOL_TASK_CEILING_S",
         default=1800,

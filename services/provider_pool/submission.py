@@ -14,7 +14,7 @@ from services.chassis import crash_points
 from services.chassis.clock import Clock
 from services.chassis.errors import ServiceError
 from services.provider_pool import attempts as rules
-from services.provider_pool import codec, meters, outcomes
+from services.provider_pool import codec, errors, meters, outcomes
 from services.provider_pool.accounts import Accounts
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -52,9 +52,6 @@ Files: TypeAlias = Callable[[str, Generation], Awaitable[Sequence[ReferenceFile 
 CallbackUrls: TypeAlias = Callable[[str], str]
 """Given an attempt: where its provider may say that something has happened, empty where nobody could hear it."""
 
-SHUTDOWN_PATIENCE_S = 8.0
-"""Most providers answer a submission within seconds; supervisors kill after some ten of them."""
-
 
 class Submissions:
     """Sends attempts. Simultaneous calls for one attempt share one sending, which goes on when its callers leave."""
@@ -79,6 +76,9 @@ class Submissions:
         self._uploads = uploads
         self._callback_urls = callback_urls
         self._flights: dict[str, asyncio.Task[Attempt]] = {}
+        # Of those, what nothing is recorded of yet, so that nothing of it has left.
+        self._preparing: set[str] = set()
+        self._draining = False
 
     def answer_by_ms(self, provider: str) -> int:
         """How long after its beginning a submission to this provider has an outcome, if its process lives."""
@@ -90,16 +90,25 @@ class Submissions:
     async def submit(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
         """Send the attempt, or tell what became of it. `submitting`: another replica is sending it at this moment.
 
-        Raises ATTEMPT_NOT_FOUND (it has no lease), LEASE_ENDED, and UNAVAILABLE (references cannot be read).
+        Raises ATTEMPT_NOT_FOUND (it has no lease), LEASE_ENDED, UNAVAILABLE (references cannot be read), and SHUTTING_DOWN.
         """
         flight = self._flights.get(attempt_id)
+        if flight is None and self._draining:
+            return await self._told(attempt_id)
         if flight is None:
             flight = asyncio.create_task(
                 self._run(attempt_id, job_id, generation), name=f"submit {attempt_id}"
             )
             self._flights[attempt_id] = flight
+            self._preparing.add(attempt_id)
             flight.add_done_callback(lambda done: self._landed(attempt_id, done))
-        return await asyncio.shield(flight)
+        try:
+            return await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not flight.cancelled() or (caller is not None and caller.cancelling()):
+                raise
+            raise errors.shutting_down() from None
 
     async def settle(self, attempt: Attempt) -> Attempt:
         """A `submitting` attempt that nobody can be sending any more becomes `unknown`; any other stays as it is."""
@@ -111,19 +120,45 @@ class Submissions:
         """What was sent, as far as that is known: with the account's uploads of its references. Raises UNAVAILABLE."""
         return prepared if self._uploads is None else await self._uploads.recalled(account_id, prepared)
 
-    async def close(self) -> None:
-        """Wait until what is under way is recorded, but not for long: what is not will be found in the provider's list."""
+    def take_no_more(self) -> None:
+        """Send nothing that is not recorded yet: whoever asks for it is told to ask elsewhere, or later."""
+        self._draining = True
+        # Uploads among it: what they are for has not been sent, and another sender repeats them.
+        for attempt_id in self._preparing:
+            self._flights[attempt_id].cancel()
+
+    async def drained(self) -> None:
+        """Return when everything that was being sent is recorded. Each has its deadline, and so has this."""
         if flights := list(self._flights.values()):
-            _, late = await asyncio.wait(flights, timeout=SHUTDOWN_PATIENCE_S)
-            for flight in late:
-                flight.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            log.info("submit.draining", extra={"submissions": len(flights)})
+            await asyncio.wait(flights)
+
+    async def close(self) -> None:
+        """Cut what is still being sent: what is not recorded will be found in the provider's list, if it has one."""
+        self.take_no_more()
+        flights = dict(self._flights)
+        for attempt_id, flight in flights.items():
+            if attempt_id not in self._preparing:
+                log.warning("submit.cut", extra={"attempt_id": attempt_id})
+            flight.cancel()
+        await asyncio.gather(*flights.values(), return_exceptions=True)
 
     def _landed(self, attempt_id: str, flight: asyncio.Task[Attempt]) -> None:
         del self._flights[attempt_id]
+        self._preparing.discard(attempt_id)
         # All callers may be gone, and nobody else would look at the error.
         if not flight.cancelled() and (error := flight.exception()) is not None:
             log.info("submit.refused", extra={"attempt_id": attempt_id, "reason": str(error)})
+
+    async def _told(self, attempt_id: str) -> Attempt:
+        """What became of it already; a draining process sends nothing."""
+        try:
+            attempt = await self._attempts.get(attempt_id, fresh=True)
+        except ServiceError as error:
+            if error.reason == "ATTEMPT_NOT_FOUND":
+                raise errors.shutting_down() from error
+            raise
+        return await self.settle(attempt)
 
     async def _run(self, attempt_id: str, job_id: str, generation: Generation) -> Attempt:
         files = await self._files(job_id, generation)
@@ -131,6 +166,7 @@ class Submissions:
         brought = NOTHING
         if self._uploads is not None and files:
             brought = await self._uploads.bring(attempt_id, generation, files)
+        self._preparing.discard(attempt_id)
         begun = await self._attempts.begin(
             Begin(
                 attempt_id,
@@ -150,8 +186,11 @@ class Submissions:
 
     async def _settle_unsent(self, attempt: Attempt) -> Attempt:
         now_ms = self._clock.now_ms()
-        mine = rules.sent_by(attempt.sender_id, self._attempts.process_id)
-        if not mine and now_ms < attempt.created_at_ms + self.answer_by_ms(attempt.provider):
+        senders, answer_by_ms = self._attempts.heartbeat.senders, self.answer_by_ms(attempt.provider)
+        mine = rules.process_of(attempt.sender_id) == senders.me
+        if not mine and not senders.are_gone_from(
+            attempt.sender_id, attempt.created_at_ms, answer_by_ms, now_ms
+        ):
             return attempt
         change = Change(attempt.attempt_id, attempt.account_id, now_ms, to=AttemptState.UNKNOWN)
         return await self._attempts.change(change)

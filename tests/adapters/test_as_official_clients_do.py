@@ -17,13 +17,20 @@ import pytest
 from aiohttp import web
 from elevenlabs.client import AsyncElevenLabs
 from fal_client import client as fal_module
+from leonardo_ai_sdk import LeonardoAiSDK
+from leonardo_ai_sdk.models import operations
 from replicate.client import Client
+from runwayml import AsyncRunwayML
+from volcenginesdkarkruntime import AsyncArk
 
+from services.provider_pool.adapters.ark.adapter import ArkAdapter
 from services.provider_pool.adapters.elevenlabs.adapter import ElevenLabsAdapter
 from services.provider_pool.adapters.fal.adapter import FalAdapter
 from services.provider_pool.adapters.interface import Adapter, Generation, Kind, Reference
+from services.provider_pool.adapters.leonardo.adapter import LeonardoAdapter
 from services.provider_pool.adapters.openai.adapter import OpenAIAdapter
 from services.provider_pool.adapters.replicate.adapter import ReplicateAdapter
+from services.provider_pool.adapters.runway.adapter import RunwayAdapter
 from tests.adapters.scripted import ScriptedCalls, Sent, account, answer, context, image_file
 
 KEY = "key-1"
@@ -240,4 +247,58 @@ async def test_a_film_of_fal_s(provider: Recorder, monkeypatch: pytest.MonkeyPat
     await (await client._client).aclose()
     same_place(ours, provider)
     assert ours.json == provider.json
+    assert ours.headers["authorization"] == provider.header("authorization")
+
+
+async def test_a_film_of_ark_s(provider: Recorder) -> None:
+    ours = await sent(ArkAdapter(), FILM, callback_url="https://api.example.com/hints/t0ken")
+    body: Any = ours.json
+    async with AsyncArk(api_key=KEY, base_url=f"{provider.url}/api/v3", max_retries=0) as client:
+        # It knows every field by its name, and takes no other.
+        with pytest.raises(Exception, match="400"):
+            await client.content_generation.tasks.create(**body)
+    same_place(ours, provider)
+    # What was not said it says as null.
+    assert ours.json == {name: value for name, value in provider.json.items() if value is not None}
+    assert ours.headers["authorization"] == provider.header("authorization")
+
+
+async def test_a_film_of_runway_s(provider: Recorder) -> None:
+    ours = await sent(RunwayAdapter(), FILM)
+    async with AsyncRunwayML(api_key=KEY, base_url=provider.url, max_retries=0) as client:
+        with pytest.raises(Exception, match="400"):
+            await client.text_to_video.create(
+                model="seedance2_fast",
+                prompt_text="A red balloon",
+                ratio="1280:720",
+                duration=5,
+                audio=True,
+            )
+    same_place(ours, provider)
+    assert ours.json == provider.json
+    for name in ("authorization", "x-runway-version"):
+        assert ours.headers[name] == provider.header(name)
+
+
+async def test_a_picture_of_leonardo_s_first_api(provider: Recorder) -> None:
+    wanted = Generation(Kind.IMAGE, "phoenix-1.0", "A lighthouse", 1024, 768, seed=7)
+    ours = await sent(LeonardoAdapter(), wanted)
+    body = operations.CreateGenerationRequestBody(
+        prompt="A lighthouse",
+        model_id="de7d3faf-762f-48e0-b3b7-9d0ac3a3fcf3",
+        width=1024,
+        height=768,
+        num_images=1,
+        public=False,
+        contrast=3.5,
+        alchemy=True,
+        seed=7,
+    )
+    async with LeonardoAiSDK(bearer_auth=KEY, server_url=f"{provider.url}/api/rest/v1") as client:
+        with pytest.raises(Exception, match="400"):
+            await client.image.create_generation_async(request=body)
+    same_place(ours, provider)
+    # Older settings it says with what is usual, where nothing was said.
+    assert isinstance(ours.json, dict)
+    assert ours.json == {name: provider.json[name] for name in ours.json}
     assert ours.headers["authorization"] == provider.header("authorization")

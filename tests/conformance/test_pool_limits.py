@@ -101,7 +101,7 @@ async def test_a_pace_that_is_used_up_is_announced_when_it_opens_again(replica: 
     assert burst == PER_MINUTE // 10
     pace = replica.catalog.market.provider("sandbox").pace
     assert pace is not None
-    opens_at_ms = pace.opens_at_ms((await shown(replica, account_id)).pace_at_ms)
+    opens_at_ms = pace.opens_at_ms((await shown(replica, account_id)).pace_at_ms, replica.clock.now_ms())
     assert 0 < opens_at_ms - T0_MS <= 1_000
     replica.clock.at_ms = opens_at_ms - 1
     assert await replica.lease("job_98:1") is None

@@ -17,7 +17,15 @@ from services.provider_pool.accounts import Accounts, Terms
 from services.provider_pool.adapters.interface import Generation, Kind, TaskRef
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
 from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import Attempt, AttemptState, Charged, Failure, FailureReason, NextStep
+from services.provider_pool.attempts import (
+    Attempt,
+    AttemptState,
+    Charged,
+    Failure,
+    FailureReason,
+    NextStep,
+    Senders,
+)
 from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.health import BreakerState, Fault, FaultKind, state_of
@@ -360,7 +368,7 @@ async def test_attempts_are_listed_by_job_and_state(replica: Replica) -> None:
 
 def undecided_queries(attempt: Attempt) -> list[Callable[[Connection], object]]:
     return [
-        lambda connection: attempt_rows.mark_orphans(connection, "me", False, lambda provider: 1, T0_MS),
+        lambda connection: attempt_rows.mark_orphans(connection, Senders("me"), lambda provider: 1, T0_MS),
         attempt_rows.count_in_doubt,
         lambda connection: attempt_rows.sending_since_ms(connection, attempt),
     ]

@@ -18,6 +18,7 @@ from services.jobs.schema import JOB_EVENTS, JOBS, WORKERS
 from services.jobs.store import admissions, charges, listing, load, owners, reads, transitions, usage, wishes
 from services.jobs.store.rows import all_columns
 from services.jobs.usage import DAY_MS, Span
+from services.provider_pool.attempts import Senders
 from services.provider_pool.leases import GiveBack, Renew
 from services.provider_pool.pool import Policy
 from services.provider_pool.records import Change
@@ -79,6 +80,7 @@ def _fill_pool(connection: Connection) -> None:
         "credentials_sealed": b"",
         "leases": OPEN,
         "leases_by_model": json.dumps({"gpt-image-2": OPEN}),
+        "fingerprint": None,
         "concurrency_limit": 1000,
     }
     insert_rows(connection, ACCOUNTS, [account])
@@ -201,7 +203,7 @@ POOL_WORK: Final[dict[str, Work]] = {
     "old leases": lambda c: leases.delete_ended(c, NOW_MS, 512),
     "outcomes": lambda c: attempts.apply(c, _DONE),
     "read": lambda c: attempts.load_named(c, [f"{_ended_id(n)}:1" for n in range(0, ENDED, ENDED // 50)]),
-    "orphans": lambda c: attempts.mark_orphans(c, "me", False, lambda provider: 1000, NOW_MS),
+    "orphans": lambda c: attempts.mark_orphans(c, Senders("me"), lambda provider: 1000, NOW_MS),
     "in doubt": attempts.count_in_doubt,
     "of a job": lambda c: attempts.load_attempts(c, _ended_id(9_000), None, "", 100),
     "abandoned of a job": lambda c: attempts.count_abandoned(c, _ended_id(9_000)),

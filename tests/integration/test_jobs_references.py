@@ -100,7 +100,6 @@ async def test_the_lease_and_the_hold_are_renewed_while_references_are_made_read
     [
         pool.FAILURE_REASON_INVALID_REFERENCE,
         pool.FAILURE_REASON_REFERENCE_UNAVAILABLE,
-        pool.FAILURE_REASON_REFERENCE_UNSUITABLE,
     ],
 )
 async def test_a_reference_that_is_no_use_fails_the_job_with_its_reason_and_one_release(
@@ -112,6 +111,20 @@ async def test_a_reference_that_is_no_use_fails_the_job_with_its_reason_and_one_
     assert (job.state, job.failure, job.attempts) == (jobs.JOB_STATE_FAILED, reason, 1)
     assert (job.charged_millis, job.refunded_millis) == (0, PRICE_MILLIS)
     assert house.billing.calls["Release"] == 1
+    assert not house.pool.submits
+    await given_back(house, job.job_id)
+
+
+async def test_a_reference_that_one_provider_does_not_take_is_offered_to_every_other_account_once(
+    house: JobsHouse,
+) -> None:
+    house.pool.unready = failure(pool.FAILURE_REASON_REFERENCE_UNSUITABLE, pool.NEXT_STEP_ROTATE)
+    job = await house.ended((await house.create("k1", references=BOTH)).job_id)
+    # Three accounts, and then the first once more.
+    unsuitable = jobs.FAILURE_REASON_REFERENCE_UNSUITABLE
+    assert (job.state, job.failure, job.attempts) == (jobs.JOB_STATE_FAILED, unsuitable, 4)
+    assert house.pool.avoided[3] == ("acc_1", "acc_2", "acc_3")
+    assert (job.charged_millis, job.refunded_millis) == (0, PRICE_MILLIS)
     assert not house.pool.submits
     await given_back(house, job.job_id)
 

@@ -175,6 +175,26 @@ async def test_accounts_are_checked_given_other_credentials_and_looked_ahead_for
     await answered(house, "accounts", "disable", added["account_id"])
 
 
+async def test_a_key_that_an_account_has_is_refused_in_one_sentence_that_names_the_account(
+    house: House,
+) -> None:
+    def adding(label: str) -> tuple[str, ...]:
+        command = ("accounts", "add", "--provider", "openai", "--label", label, "--credential", "api_key")
+        return (*command, "--unchecked", "--test-only")
+
+    main = await answered(house, *adding("main"), typed="canary-secret\n")
+    spare = await answered(house, *adding("other"), typed="another-secret\n")
+    replacing = ("accounts", "replace-credentials", spare["account_id"], "--credential", "api_key")
+    for arguments in (adding("again"), replacing, (*replacing, "--unchecked")):
+        code, said, complained = await admin(house, *arguments, typed="canary-secret\n")
+        assert (code, said) == (1, "")
+        (line,) = complained.splitlines()
+        assert line.startswith(f'credentials_in_use: the account "main" ({main["account_id"]}) has this key')
+        assert "canary-secret" not in line
+    for account in (main, spare):
+        await answered(house, "accounts", "disable", account["account_id"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

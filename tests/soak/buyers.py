@@ -22,8 +22,8 @@ NAME: Final = re.compile(r"soak-\d{6}")
 _CREDITS: Final = 1_000_000_000
 # A customer's patience in polling; a house under load has better to do than to be asked.
 _LOOK_S: Final = (0.8, 2.0)
-# With two replicas of the pool, a submission whose sender died may still be answered for as long as the slowest provider
-# may take, five minutes; only then is it looked for.
+# The longest a job may take: what is in doubt as a process dies is looked for when it has not been heard of for a while, and
+# a task that hangs is given up after a minute.
 _ENDED_WITHIN_S: Final = 600.0
 # Nobody but the sandbox serves these.
 _UNSERVED: Final = frozenset({("imaginelab", "image")})

@@ -121,7 +121,6 @@ def test_a_job_that_kills_its_workers_fails_and_one_that_waits_or_settles_does_n
         FailureReason.REQUEST_REJECTED,
         FailureReason.INVALID_REFERENCE,
         FailureReason.REFERENCE_UNAVAILABLE,
-        FailureReason.REFERENCE_UNSUITABLE,
     ],
 )
 @pytest.mark.parametrize("step", list(NextStep))
@@ -147,12 +146,44 @@ def test_a_retry_waits_as_asked_and_stays_with_the_account() -> None:
     assert (after.avoid_account_ids, after.run_at_ms) == ((), NOW_MS + 30_000)
 
 
-@pytest.mark.parametrize("step", [NextStep.RETRY, NextStep.ROTATE])
-def test_the_last_attempt_fails_with_the_last_reason(step: NextStep) -> None:
-    job = running(attempt=rules.MAX_ATTEMPTS)
-    after = answers.after_answer(job, failed(FailureReason.PROVIDER_UNAVAILABLE, step), NOW_MS, 0.5)
+@pytest.mark.parametrize(
+    ("reason", "step", "avoided"),
+    [
+        (FailureReason.PROVIDER_UNAVAILABLE, NextStep.RETRY, ()),
+        (FailureReason.PROVIDER_UNAVAILABLE, NextStep.ROTATE, ("acc_1",)),
+        (FailureReason.GENERATION_FAILED, NextStep.ROTATE, ()),
+        (FailureReason.TIMED_OUT, NextStep.ROTATE, ()),
+    ],
+)
+def test_the_last_attempt_fails_with_the_last_reason(
+    reason: FailureReason, step: NextStep, avoided: tuple[str, ...]
+) -> None:
+    job = replace(running(attempt=rules.MAX_ATTEMPTS), avoid_account_ids=avoided)
+    after = answers.after_answer(job, failed(reason, step), NOW_MS, 0.5)
     assert after is not None
-    assert (after.state, after.failure) == (JobState.SETTLING, FailureReason.PROVIDER_UNAVAILABLE)
+    assert (after.state, after.failure) == (JobState.SETTLING, reason)
+
+
+@pytest.mark.parametrize("step", [NextStep.FAIL, NextStep.ROTATE])
+def test_a_reference_that_no_account_takes_ends_the_job_with_that_reason(step: NextStep) -> None:
+    job = replace(running(attempt=2), avoid_account_ids=("acc_1",))
+    after = answers.after_answer(job, failed(FailureReason.REFERENCE_UNSUITABLE, step), NOW_MS, 0.5)
+    assert after is not None
+    assert (after.state, after.failure) == (JobState.SETTLING, FailureReason.REFERENCE_UNSUITABLE)
+
+
+@pytest.mark.parametrize("reason", [FailureReason.PROVIDER_UNAVAILABLE, FailureReason.REFERENCE_UNSUITABLE])
+def test_a_job_goes_past_every_account_that_would_not_have_it_once(reason: FailureReason) -> None:
+    job = running()
+    refusal = failed(reason, NextStep.ROTATE)
+    for number in range(1, rules.MAX_REFUSALS):
+        back = answers.after_answer(replace(job, account_id=f"acc_{number}"), refusal, NOW_MS, 0.5)
+        assert back is not None
+        assert (back.state, len(back.avoid_account_ids)) == (JobState.QUEUED, number)
+        job = replace(rules.leased(back, f"acc_{number + 1}", 300_000, NOW_MS), state=JobState.SUBMITTING)
+    end = answers.after_answer(job, refusal, NOW_MS, 0.5)
+    assert end is not None
+    assert (end.state, end.failure) == (JobState.SETTLING, reason)
 
 
 def test_doubt_is_looked_into_and_never_sent_again() -> None:

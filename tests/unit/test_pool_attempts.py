@@ -107,13 +107,15 @@ def test_what_may_be_spent_is_booked(
         ("sender_2/7", True, NOW_MS, True),
         ("sender_2/7", False, NOW_MS + 44_999, False),
         ("sender_2/7", False, NOW_MS + 45_000, True),
+        ("sender_3/7", False, NOW_MS, True),
+        ("sender_33/7", False, NOW_MS, False),
     ],
 )
 def test_an_orphan_is_one_that_nobody_can_be_sending(
     sender: str, alone: bool, now_ms: int, orphaned: bool
 ) -> None:
-    found = rules.is_orphaned(sender, NOW_MS, me="sender_1", alone=alone, answer_by_ms=45_000, now_ms=now_ms)
-    assert found is orphaned
+    senders = rules.Senders("sender_1", alone, frozenset({"sender_3"}))
+    assert senders.are_gone_from(sender, NOW_MS, 45_000, now_ms) is orphaned
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,33 @@ def test_no_minute_sees_more_submissions_than_a_provider_allows(per_minute: int,
         assert sum(begin_ms <= at_ms < begin_ms + 60_000 for at_ms in sent) <= per_minute
 
 
+@pytest.mark.parametrize("back_ms", [1_000, 30_000, 59_000, 61_000, 3_600_000, 10 * 366 * 86_400_000])
+def test_a_clock_that_is_set_back_delays_a_paced_account_by_a_minute_at_most(back_ms: int) -> None:
+    pace = Pace(2, 1_000)
+    market = Market({"ark": Provider(pace=pace)})
+    was_ms = 1_800_000_000_000
+    set_ms = was_ms - back_ms
+    # Used up a moment before the clock was set.
+    accounts = [account(pace_at_ms=was_ms + 2_000)]
+    within_ms = set_ms + 60_000 + 2_000
+    assert pool.opens_at_ms(accounts, set_ms, market) <= within_ms
+    assert isinstance(choose([request(1)], accounts, Policy.SPREAD, within_ms, market)[0], Granted)
+    # What is counted from there on is counted by the new clock.
+    assert pace.after(accounts[0].pace_at_ms, within_ms) <= within_ms + 2_000
+
+
+def test_replicas_whose_clocks_differ_still_keep_one_pace_between_them() -> None:
+    pace = pace_of(60)
+    assert pace is not None
+    pace_at_ms, sent = 0, 0
+    for true_ms in range(0, 60_000, 100):
+        # One of the two is half a minute ahead.
+        for now_ms in (true_ms + 30_000, true_ms):
+            while pace.room(pace_at_ms, now_ms) > 0:
+                pace_at_ms, sent = pace.after(pace_at_ms, now_ms), sent + 1
+    assert sent <= 60
+
+
 def test_a_pace_is_as_fast_as_it_is_allowed_to_be() -> None:
     pace = pace_of(60)
     assert pace is not None
@@ -131,6 +158,19 @@ def test_accounts_within_the_price_band_share_the_work_and_dearer_ones_have_none
     assert shares(100, 11_000) == {"a", "r"}
     assert shares(100, 11_010) == {"a"}
     assert shares(112, 10_000) == {"r"}
+
+
+def test_prices_are_what_a_job_is_expected_to_cost_and_not_what_it_may_cost_at_most() -> None:
+    accounts = [account("a"), account("r", provider="runway")]
+    # The same price, and of one of them nobody knows it well.
+    doubtful = {"ceilings": {"ark": 300, "runway": 10_000}, "prices": {"ark": 100, "runway": 10_000}}
+    dearer = {"ceilings": {"ark": 100, "runway": 10_000}, "prices": {"ark": 100, "runway": 5_000}}
+    for costs, chosen in ((doubtful, {"a", "r"}), (dearer, {"r"})):
+        wanted = [request(turn, **costs) for turn in range(8)]
+        answers = choose(wanted, accounts, Policy.SPREAD, NOW_MS, PRICED)
+        granted = [one for one in answers if isinstance(one, Granted)]
+        assert {one.account_id for one in granted} == chosen
+        assert {one.ceiling_millis for one in granted} <= set(costs["ceilings"].values())
 
 
 def test_a_dearer_account_works_when_no_cheaper_one_is_ready() -> None:

@@ -17,15 +17,20 @@ from services.provider_pool import codec
 from services.provider_pool.adapters.interface import (
     Generation,
     InvalidRequest,
+    ModelSpec,
     Prepared,
+    Range,
     Reference,
+    ReferenceCapability,
     Strength,
     TaskRef,
 )
 from services.provider_pool.attempts import AttemptState, FailureReason, NextStep
+from services.provider_pool.catalog import Catalog
 from services.provider_pool.references import preparation as rules
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.intake import Allowance, Intake
+from services.provider_pool.references.preparation import Preparation
 from services.provider_pool.settings import MIGRATIONS
 from tests.unit.reference_house import LIMITS, URL, House, asking, image
 from tests.unit.test_pool_calls import PICTURE, ListingAdapter, ToyAdapter, breaks
@@ -264,6 +269,33 @@ async def test_an_image_of_a_size_that_the_account_s_provider_does_not_take_fail
     failure = await house.prepare(asking(URL))
     assert failure is not None
     assert (failure.reason, failure.next_step) == (FailureReason.REFERENCE_UNSUITABLE, NextStep.FAIL)
+
+
+class RoomyAdapter(ToyAdapter):
+    """Another provider of the same model, which takes larger pictures."""
+
+    name = "roomy"
+
+    def models(self) -> Sequence[ModelSpec]:
+        takes = ReferenceCapability(images=9, sides_px=Range(8, 6_000))
+        (spec,) = super().models()
+        return [replace(spec, capability=replace(spec.capability, references=takes))]
+
+
+@pytest.mark.parametrize(("width", "step"), [(5_000, NextStep.ROTATE), (7_000, NextStep.FAIL)])
+async def test_an_image_that_another_provider_of_the_model_takes_sends_the_job_there(
+    house: House, width: int, step: NextStep
+) -> None:
+    house.content = image(width=width)
+    house.preparation = Preparation(
+        house.store,
+        Fetching(house.egress, Intake(house.store, house.inspectors), house.store),
+        house.toy.leasing,
+        Catalog([house.toy.adapter, RoomyAdapter()]),
+    )
+    failure = await house.prepare(asking(URL))
+    assert failure is not None
+    assert (failure.reason, failure.next_step) == (FailureReason.REFERENCE_UNSUITABLE, step)
 
 
 async def test_a_folder_that_cannot_be_written_is_an_operator_s_matter(house: House) -> None:

@@ -132,6 +132,19 @@ async def test_a_draining_server_cancels_what_outlasts_the_grace() -> None:
         assert (await failure(hanging)).kind in {Kind.UNAVAILABLE, Kind.CANCELLED}
 
 
+async def test_a_server_that_leaves_refuses_what_is_new_and_ends_what_is_under_way_until_it_drains() -> None:
+    async with serving(Toy(), grace_s=0.1) as server, stub_of(server.address) as stub:
+        slow = asyncio.ensure_future(stub.Hold(pb.HoldRequest(job_id="sleep", quantity=500)))
+        hanging = asyncio.ensure_future(stub.Hold(pb.HoldRequest(job_id="hang")))
+        await asyncio.sleep(0.1)
+        await server.leave()
+        assert not slow.done()
+        assert (await failure(stub.Hold(pb.HoldRequest(quantity=1)))).kind is Kind.UNAVAILABLE
+        assert (await slow).amount_millis == 500
+        await server.drain()
+        assert (await failure(hanging)).kind in {Kind.UNAVAILABLE, Kind.CANCELLED}
+
+
 async def test_health_is_serving_and_turns_not_serving_when_draining() -> None:
     async with serving(Toy()) as server, grpc.aio.insecure_channel(server.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))

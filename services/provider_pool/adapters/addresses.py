@@ -41,6 +41,15 @@ def is_address(url: str) -> bool:
     return parts.scheme == _SECURE or (parts.scheme == "http" and _is_this_machine(parts.hostname or ""))
 
 
+def canonical(url: str) -> str:
+    """One spelling for all of an address."""
+    parts = _parts(url)
+    if parts is None:
+        return url
+    scheme, host, port = _origin(parts)
+    return f"{scheme}://{host}:{port}{parts.path.rstrip('/')}"
+
+
 def own(url: object, base: str) -> str:
     """An address that a provider told, if it lies under the account's own. Raises ProtocolViolation."""
     told = _parts(url) if isinstance(url, str) else None

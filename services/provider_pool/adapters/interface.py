@@ -211,10 +211,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """`task` where the provider runs the job on its own time; `done` where the answer is the result already."""
+    """`task` where the provider runs the job on its own time; `done` where the answer is the result already.
+
+    `cost_millis`: what the task costs, where the provider tells it with the answer; None where it does not.
+    """
 
     task: TaskRef
     done: Snapshot | None = None
+    cost_millis: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +386,10 @@ class Adapter(abc.ABC):
 
         `secrets` has the names of the credentials that were given; their values are not shown.
         """
+        return None
+
+    def identity(self, options: Mapping[str, str], secrets: Mapping[str, Secret]) -> Secret | None:
+        """What is the same for two accounts here that are one at the provider; None where that cannot be said."""
         return None
 
     async def poll_many(

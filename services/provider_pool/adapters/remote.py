@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-from services.provider_pool.adapters.addresses import address_complaint
+from services.chassis.settings import Secret
+from services.provider_pool.adapters.addresses import address_complaint, canonical
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     Adapter,
@@ -43,6 +44,14 @@ class RemoteAdapter(Adapter):
         if unknown:
             return f"{self.account_noun} has no option {min(unknown)}"
         return self.own_complaint(options) or address_complaint(options, *self.addresses)
+
+    def identity(self, options: Mapping[str, str], secrets: Mapping[str, Secret]) -> Secret | None:
+        """Its key, and where calls with it go if not to the official address: elsewhere, the same key is somebody else's."""
+        # Spaces around a key are lost on the way.
+        key = secrets["api_key"].reveal().strip() if "api_key" in secrets else ""
+        official = canonical(self.addresses["base_url"])
+        place = canonical(options.get("base_url") or official)
+        return Secret(f"{'' if place == official else place} {key}") if key else None
 
 
 def check(generation: Generation, spec: ModelSpec, references: Sequence[ReferenceFile]) -> None:

@@ -158,13 +158,16 @@ class Preparation:
             return None
         takes = spec.capability.references
         pairs = zip(kept, generation.references, strict=True)
-        if takes.suit([one.file(reference.strength, reference.role) for one, reference in pairs]):
+        files = [one.file(reference.strength, reference.role) for one, reference in pairs]
+        if takes.suit(files):
             return None
-        return _failure(FailureReason.REFERENCE_UNSUITABLE, "unsuitable_size")
+        elsewhere = self._catalog.suits_elsewhere(provider, generation, files)
+        step = NextStep.ROTATE if elsewhere else NextStep.FAIL
+        return _failure(FailureReason.REFERENCE_UNSUITABLE, "unsuitable_size", step)
 
 
-def _failure(reason: FailureReason, rule: str) -> Failure:
-    return Failure(reason, NextStep.FAIL, detail=f"{reason}: {rule}")
+def _failure(reason: FailureReason, rule: str, step: NextStep = NextStep.FAIL) -> Failure:
+    return Failure(reason, step, detail=f"{reason}: {rule}")
 
 
 def _is_cancelled() -> bool:

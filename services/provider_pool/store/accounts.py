@@ -24,11 +24,13 @@ from services.provider_pool.schema import ACCOUNTS, BREAKERS
 _RULE_COLUMNS = [
     column
     for column in ACCOUNTS.columns
-    if column.name not in {"label", "options", "credentials_sealed", "created_at_ms"}
+    if column.name not in {"label", "options", "credentials_sealed", "created_at_ms", "fingerprint"}
 ]
 _RULE_NAMES = [column.name for column in _RULE_COLUMNS]
 _PLAIN_NAMES = [name for name in _RULE_NAMES if name not in {"state", "models", "leases_by_model"}]
-_RECORD_COLUMNS = [column for column in ACCOUNTS.columns if column.name != "credentials_sealed"]
+_RECORD_COLUMNS = [
+    column for column in ACCOUNTS.columns if column.name not in {"credentials_sealed", "fingerprint"}
+]
 _LOAD_NAMES = ("leases", "leased_millis", "last_leased_at_ms", "pace_at_ms", "leases_by_model")
 _BOOKED_NAMES = ("balance_millis", "booked_millis")
 _LEARNT_NAMES = ("concurrency_learnt", "successes")
@@ -73,6 +75,17 @@ class AccountRecord:
     def having(self, account: Account) -> AccountRecord:
         """The same with another `account`."""
         return replace(self, account=account)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprinted:
+    """An account with what it is known again by, if it is."""
+
+    account_id: str
+    provider: str
+    label: str
+    options: Mapping[str, str]
+    fingerprint: str | None
 
 
 def load_accounts(connection: Connection) -> dict[str, Account]:
@@ -140,8 +153,26 @@ def has_accounts(connection: Connection) -> bool:
     return connection.execute(select(ACCOUNTS.c.account_id).limit(1)).first() is not None
 
 
-def insert_account(connection: Connection, record: AccountRecord, sealed: bytes) -> bool:
-    """Add an account; False if another has its label."""
+def load_fingerprints(connection: Connection) -> list[Fingerprinted]:
+    """What every account is known again by, oldest first."""
+    columns = [ACCOUNTS.c[name] for name in ("account_id", "provider", "label", "options", "fingerprint")]
+    statement = select(*columns).order_by(ACCOUNTS.c.created_at_ms, ACCOUNTS.c.account_id)
+    return [
+        Fingerprinted(row.account_id, row.provider, row.label, json.loads(row.options), row.fingerprint)
+        for row in connection.execute(statement)
+    ]
+
+
+def save_fingerprints(connection: Connection, fingerprints: Mapping[str, str | None]) -> None:
+    """Write what accounts are known again by. The caller holds their locks."""
+    rows = [{"account_id": name, "fingerprint": value} for name, value in fingerprints.items()]
+    update_rows(connection, ACCOUNTS, key=["account_id"], rows=rows, returning_keys=False)
+
+
+def insert_account(
+    connection: Connection, record: AccountRecord, sealed: bytes, fingerprint: str | None = None
+) -> bool:
+    """Add an account; False if another has its label or its fingerprint."""
     account = record.account
     row = {
         **_changeable(record),
@@ -160,6 +191,7 @@ def insert_account(connection: Connection, record: AccountRecord, sealed: bytes)
         "successes": 0,
         "pace_at_ms": 0,
         "leases_by_model": _NO_COUNTS,
+        "fingerprint": fingerprint,
     }
     return insert_rows(connection, ACCOUNTS, [row], ignore_conflicts=True) == 1
 
@@ -216,10 +248,12 @@ def replace_sealed(connection: Connection, account_id: str, before: bytes, after
     return connection.execute(statement).rowcount == 1
 
 
-def save_sealed(connection: Connection, account_id: str, sealed: bytes) -> None:
-    """Write other sealed credentials. The caller holds the account's lock."""
+def save_sealed(
+    connection: Connection, account_id: str, sealed: bytes, fingerprint: str | None = None
+) -> None:
+    """Write other sealed credentials, and what they are known again by. The caller holds the account's lock."""
     statement = update(ACCOUNTS).where(ACCOUNTS.c.account_id == account_id)
-    connection.execute(statement.values(credentials_sealed=sealed))
+    connection.execute(statement.values(credentials_sealed=sealed, fingerprint=fingerprint))
 
 
 def load_sealed_page(connection: Connection, after_account_id: str, limit: int) -> list[tuple[str, bytes]]:

@@ -204,7 +204,7 @@ def changed(attempt: Attempt, item: Change) -> Attempt:
 
 
 def mark_orphans(
-    connection: Connection, me: str, alone: bool, answer_by_ms: Callable[[str], int], now_ms: int
+    connection: Connection, senders: rules.Senders, answer_by_ms: Callable[[str], int], now_ms: int
 ) -> list[str]:
     """Turn attempts that nobody is sending any more into `unknown` ones, and name them.
 
@@ -215,13 +215,8 @@ def mark_orphans(
     orphans = [
         replace(attempt, state=AttemptState.UNKNOWN)
         for attempt in map(_attempt, rows)
-        if rules.is_orphaned(
-            attempt.sender_id,
-            attempt.created_at_ms,
-            me=me,
-            alone=alone,
-            answer_by_ms=answer_by_ms(attempt.provider),
-            now_ms=now_ms,
+        if senders.are_gone_from(
+            attempt.sender_id, attempt.created_at_ms, answer_by_ms(attempt.provider), now_ms
         )
     ]
     save_attempts(connection, orphans)

@@ -118,6 +118,19 @@ async def test_an_adaptive_film_gets_the_ratio_of_its_first_picture(tmp_path: Pa
     assert (sent.json["resolution"], sent.json["ratio"]) == ("720p", "3:4")
 
 
+async def test_volcengine_has_names_of_its_own_for_the_models() -> None:
+    china = {"base_url": "https://ark.cn-beijing.volces.com"}
+    for model, name in {
+        "seedance-2.0": "doubao-seedance-2-0-260128",
+        "seedance-2.0-fast": "doubao-seedance-2-0-fast-260128",
+        "seedance-2.0-mini": "doubao-seedance-2-0-mini-260615",
+    }.items():
+        for options, upstream in ((china, name), (china | {f"model:{model}": "ep-1"}, "ep-1")):
+            sent = await submitted(replace(FILM, model=model), options=options)
+            assert isinstance(sent.json, dict)
+            assert (sent.url.partition("/api")[0], sent.json["model"]) == (china["base_url"], upstream)
+
+
 async def test_an_account_may_have_an_endpoint_and_an_address_of_its_own() -> None:
     options = {"base_url": "http://127.0.0.1:9/ark/", "model:seedance-2.0": "ep-1"}
     assert ADAPTER.complaint(options, {"api_key": None}) is None

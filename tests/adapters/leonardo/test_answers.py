@@ -128,9 +128,11 @@ def listed_refusal(text: str, code: str) -> HttpAnswer:
 async def test_what_was_begun_is_read_in_every_documented_shape(
     body: dict[str, object], cost_millis: str | None
 ) -> None:
-    task = (await submit(answer(body))).task
+    submission = await submit(answer(body))
+    task = submission.task
     assert task.task_id == "gen-1"
     assert task.state.get("cost_millis") == cost_millis
+    assert submission.cost_millis == (None if cost_millis is None else int(cost_millis))
 
 
 async def test_a_film_is_its_mp4_and_costs_what_was_told_when_it_was_begun() -> None:

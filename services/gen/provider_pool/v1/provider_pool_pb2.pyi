@@ -53,6 +53,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The provider did not accept the credentials; nothing was stored."""
     REASON_UNKNOWN_HINT: _Reason.ValueType  # 12
     """No attempt waits for a hint at that address."""
+    REASON_CREDENTIALS_IN_USE: _Reason.ValueType  # 13
+    """Another account of the provider has the same key; metadata.label and metadata.account_id name it. Nothing was stored."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused; travels as google.rpc.ErrorInfo.reason without the prefix."""
@@ -83,6 +85,8 @@ REASON_CREDENTIALS_REFUSED: Reason.ValueType  # 11
 """The provider did not accept the credentials; nothing was stored."""
 REASON_UNKNOWN_HINT: Reason.ValueType  # 12
 """No attempt waits for a hint at that address."""
+REASON_CREDENTIALS_IN_USE: Reason.ValueType  # 13
+"""Another account of the provider has the same key; metadata.label and metadata.account_id name it. Nothing was stored."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Mode:

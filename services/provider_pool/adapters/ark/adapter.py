@@ -124,9 +124,8 @@ class ArkAdapter(remote.RemoteAdapter):
     async def list_tasks(
         self, context: Context, account: AccountAccess, prepared: Prepared, since_ms: int, reference: str
     ) -> Sequence[TaskRef]:
-        upstream = requests.upstream_of(prepared.spec, account)
-        # An endpoint's tasks are listed under the model behind it.
-        query = [("filter.model", upstream)] if upstream == prepared.spec.upstream else []
+        name = requests.listed_as(prepared.spec, account)
+        query = [("filter.model", name)] if name else []
         listed: list[answers.Task] = []
         for number in range(1, _PAGES_OF_A_SEARCH + 1):
             page = await self._page(context, account, number, query)

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from services.chassis.settings import Secret
 from services.provider_pool.adapters import attempt_marks
@@ -22,6 +23,9 @@ from services.provider_pool.adapters.interface import (
 
 MODEL_OPTION: Final = "model:"
 """Before a model's name: an account's option with the endpoint or model id that it is to be asked for under."""
+
+# Volcengine sells the same models under names of its own, which the model file tells.
+_VOLCENGINE: Final = ".volces.com"
 
 # Older models take settings from the end of the text, long or short; what a customer writes is not to be one.
 _SETTING: Final = re.compile(
@@ -48,7 +52,13 @@ def headers_of(account: AccountAccess) -> dict[str, str | Secret]:
 
 def upstream_of(spec: ModelSpec, account: AccountAccess) -> str:
     """The model's id there, or the account's own endpoint for it."""
-    return account.options.get(f"{MODEL_OPTION}{spec.model}") or spec.upstream
+    return account.options.get(f"{MODEL_OPTION}{spec.model}") or _name_of(spec, account)
+
+
+def listed_as(spec: ModelSpec, account: AccountAccess) -> str:
+    """What the account's tasks of a model are listed under; empty where an endpoint of its own hides that."""
+    name = _name_of(spec, account)
+    return name if upstream_of(spec, account) == name else ""
 
 
 def body_of(generation: Generation, spec: ModelSpec, size: Size) -> dict[str, object]:
@@ -105,6 +115,11 @@ def seed_of(generation: Generation, reference: str) -> int:
 def plain(prompt: str) -> str:
     """The prompt without anything that older models would take for a setting."""
     return _SETTING.sub("–", prompt)
+
+
+def _name_of(spec: ModelSpec, account: AccountAccess) -> str:
+    host = urlsplit(account.options.get("base_url", "")).hostname or ""
+    return str(spec.extras.get("volcengine", spec.upstream)) if host.endswith(_VOLCENGINE) else spec.upstream
 
 
 def _item(file: ReferenceFile) -> dict[str, object]:

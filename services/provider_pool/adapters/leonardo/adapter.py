@@ -134,7 +134,8 @@ class LeonardoAdapter(remote.RemoteAdapter):
         if answers.is_error(answer):
             raise answers.submit_error(answer, context.clock.now_ms())
         begun = answers.begun(answer, _token_usd_micros(account))
-        return Submission(_task(begun.task_id, context.clock.now_ms(), spec, begun.cost_millis))
+        task = _task(begun.task_id, context.clock.now_ms(), spec, begun.cost_millis)
+        return Submission(task, cost_millis=begun.cost_millis)
 
     async def poll(self, context: Context, account: AccountAccess, task: TaskRef) -> Snapshot:
         answer = await self._get(context, account, f"{requests.V1_PATH}/{task.task_id}")
