@@ -28,7 +28,7 @@ async def main(command: str) -> None:
 
         await serve(settings)
     elif isinstance(settings, VaultSettings):
-        from services.provider_pool.rewrapping import rewrap_stored
+        from services.provider_pool.accounts.rewrapping import rewrap_stored
 
         done = await rewrap_stored(settings.database_url.reveal(), settings.vault_key_ring_file)
         print(done.as_text())

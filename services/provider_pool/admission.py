@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from services.chassis.settings import Secret
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
-from services.provider_pool import accounts, errors
+from services.provider_pool import errors
+from services.provider_pool.accounts import registry as accounts
 from services.provider_pool.adapters.interface import Generation, Kind
-from services.provider_pool.attempts import AttemptState
-from services.provider_pool.object_keys import is_ours
-from services.provider_pool.pool import AccountState, Mode
+from services.provider_pool.attempts.states import AttemptState
+from services.provider_pool.media.object_keys import is_ours
 from services.provider_pool.references import requests
+from services.provider_pool.selection.pool import AccountState, Mode
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _ATTEMPT_ID: Final = re.compile(r"([A-Za-z0-9_-]{1,100}):[0-9]{1,6}")

@@ -18,9 +18,9 @@ from services.provider_pool.adapters.interface import (
     ReferenceFile,
     Terms,
 )
-from services.provider_pool.market import Market, Provider, band_of
-from services.provider_pool.pace import pace_of
-from services.provider_pool.pool import TEST_PROVIDER
+from services.provider_pool.selection.market import Market, Provider, band_of
+from services.provider_pool.selection.pace import pace_of
+from services.provider_pool.selection.pool import TEST_PROVIDER
 
 PRICE_BAND = 0.1
 """Accounts that are a tenth dearer than the cheapest are as good: below that, rules of cost are no more exact themselves."""

@@ -7,9 +7,9 @@ from typing import Final
 
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import ProviderError, Scope
-from services.provider_pool.attempts import Charged, Failure, FailureReason, NextStep
-from services.provider_pool.health import Fault, FaultKind
-from services.provider_pool.pool import WHOLE_ACCOUNT
+from services.provider_pool.attempts.states import Charged, Failure, FailureReason, NextStep
+from services.provider_pool.selection.health import Fault, FaultKind
+from services.provider_pool.selection.pool import WHOLE_ACCOUNT
 
 DETAIL_LIMIT_CHARACTERS: Final = 500
 """Some providers answer with whole HTML pages; the first lines say what an operator needs."""

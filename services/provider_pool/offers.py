@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.provider_pool.adapters.interface import ModelSpec
+from services.provider_pool.attempts.patience import Patience
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.patience import Patience
-from services.provider_pool.pool import Account, AccountState
+from services.provider_pool.selection.pool import Account, AccountState
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,20 @@ from typing import Final
 
 from services.chassis.errors import ServiceError
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
-from services.provider_pool import admission, health
+from services.provider_pool import admission
+from services.provider_pool.accounts.checking import Checked
+from services.provider_pool.accounts.headroom import ModelHeadroom
 from services.provider_pool.adapters.interface import Role
-from services.provider_pool.attempts import TERMINAL, Attempt, AttemptState, Failure
-from services.provider_pool.capacity import Rooms
-from services.provider_pool.checking import Checked
-from services.provider_pool.codec import Stored
-from services.provider_pool.headroom import ModelHeadroom
-from services.provider_pool.health import BreakerState
-from services.provider_pool.history import Event
-from services.provider_pool.leases import Lease
+from services.provider_pool.attempts.codec import Stored
+from services.provider_pool.attempts.history import Event
+from services.provider_pool.attempts.polling import Polled
+from services.provider_pool.attempts.states import TERMINAL, Attempt, AttemptState, Failure
 from services.provider_pool.offers import Offer
-from services.provider_pool.polling import Polled
 from services.provider_pool.references.staging import Staged
+from services.provider_pool.selection import health
+from services.provider_pool.selection.capacity import Rooms
+from services.provider_pool.selection.health import BreakerState
+from services.provider_pool.selection.leases import Lease
 from services.provider_pool.store.accounts import AccountRecord
 from services.provider_pool.store.open_attempts import OpenAttempt
 

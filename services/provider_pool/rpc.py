@@ -12,25 +12,25 @@ from services.chassis.dispatch import Handler, dispatcher
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
 from services.provider_pool import admission, replies
-from services.provider_pool.accounts import Accounts
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.capacity import Capacity
+from services.provider_pool.accounts.checking import Checks
+from services.provider_pool.accounts.headroom import Headroom
+from services.provider_pool.accounts.registry import Accounts
+from services.provider_pool.attempts.closing import Closing
+from services.provider_pool.attempts.collection import Collection
+from services.provider_pool.attempts.hints import Hints
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.loose_ends import LooseEnds
+from services.provider_pool.attempts.overdue import Overdue
+from services.provider_pool.attempts.polling import Polling
+from services.provider_pool.attempts.resolution import Resolution
+from services.provider_pool.attempts.submission import Submissions
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.checking import Checks
-from services.provider_pool.closing import Closing
-from services.provider_pool.collection import Collection
-from services.provider_pool.headroom import Headroom
-from services.provider_pool.hints import Hints
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.loose_ends import LooseEnds
 from services.provider_pool.offers import offers
-from services.provider_pool.overdue import Overdue
-from services.provider_pool.polling import Polling
 from services.provider_pool.references import requests
 from services.provider_pool.references.preparation import Preparation
 from services.provider_pool.references.staging import Staging, punctual
-from services.provider_pool.resolution import Resolution
-from services.provider_pool.submission import Submissions
+from services.provider_pool.selection.capacity import Capacity
+from services.provider_pool.selection.leasing import Leasing
 
 SERVICE_NAME = "provider_pool.v1.ProviderPoolService"
 

@@ -14,25 +14,27 @@ from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
 from services.gen.provider_pool.v1 import provider_pool_pb2_grpc as rpc
 from services.provider_pool import providers, upkeep
-from services.provider_pool.accounts import Accounts
+from services.provider_pool.accounts.checking import Checks
+from services.provider_pool.accounts.headroom import Headroom
+from services.provider_pool.accounts.registry import Accounts
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.adapters.result_files import ResultFiles
 from services.provider_pool.adapters.sandbox.render_farm import default_workers
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.cancelling import Cancelling
-from services.provider_pool.capacity import Capacity
+from services.provider_pool.attempts.cancelling import Cancelling
+from services.provider_pool.attempts.closing import Closing
+from services.provider_pool.attempts.collection import Collection
+from services.provider_pool.attempts.hint_addresses import HintAddresses
+from services.provider_pool.attempts.hints import Hints
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.loose_ends import LooseEnds
+from services.provider_pool.attempts.overdue import Overdue
+from services.provider_pool.attempts.patience import Patience
+from services.provider_pool.attempts.polling import Polling
+from services.provider_pool.attempts.resolution import Resolution
+from services.provider_pool.attempts.submission import Submissions
+from services.provider_pool.attempts.uploads import Uploads, sweep_uploads
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.checking import Checks
-from services.provider_pool.closing import Closing
-from services.provider_pool.collection import Collection
-from services.provider_pool.headroom import Headroom
-from services.provider_pool.hint_addresses import HintAddresses
-from services.provider_pool.hints import Hints
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.loose_ends import LooseEnds
-from services.provider_pool.media_store import MediaStore
-from services.provider_pool.overdue import Overdue
-from services.provider_pool.patience import Patience
-from services.provider_pool.polling import Polling
+from services.provider_pool.media.store import MediaStore
 from services.provider_pool.providers import lending, results_folder_of
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.inspector import Inspector
@@ -42,13 +44,11 @@ from services.provider_pool.references.recordings.inspector import RecordingInsp
 from services.provider_pool.references.recordings.inspector import default_workers as recording_workers
 from services.provider_pool.references.staging import Staging
 from services.provider_pool.references.store import ReferenceStore
-from services.provider_pool.resolution import Resolution
 from services.provider_pool.rpc import SERVICE_NAME, Parts, ProviderPoolService
+from services.provider_pool.selection.capacity import Capacity
+from services.provider_pool.selection.leasing import Leasing
 from services.provider_pool.settings import MIGRATIONS, Settings
 from services.provider_pool.store import accounts as account_rows
-from services.provider_pool.submission import Submissions
-from services.provider_pool.uploads import Uploads, sweep_uploads
-from services.provider_pool.vault import KeyRing
 
 
 async def serve(settings: Settings) -> None:

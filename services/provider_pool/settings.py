@@ -16,7 +16,7 @@ from services.chassis.settings import (
     web_origin,
     whole_number,
 )
-from services.provider_pool.pool import Policy
+from services.provider_pool.selection.pool import Policy
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

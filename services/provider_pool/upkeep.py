@@ -9,14 +9,15 @@ from typing import Final
 
 from services.chassis.clock import Clock
 from services.chassis.database import Database
-from services.provider_pool import health, meters, pool
-from services.provider_pool.accounts import Accounts
-from services.provider_pool.attempt_log import AttemptLog
+from services.provider_pool import meters
+from services.provider_pool.accounts.registry import Accounts
+from services.provider_pool.attempts.log import AttemptLog
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.media_store import MediaStore
-from services.provider_pool.pool import Account, AccountState
+from services.provider_pool.media.store import MediaStore
 from services.provider_pool.references.store import ReferenceStore
+from services.provider_pool.selection import health, pool
+from services.provider_pool.selection.leasing import Leasing
+from services.provider_pool.selection.pool import Account, AccountState
 from services.provider_pool.store import attempts as attempt_rows
 from services.provider_pool.store import open_attempts
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from services.provider_pool import concurrency, health, pool
-from services.provider_pool.health import CLOSED, Breaker, Fault, FaultKind
-from services.provider_pool.pool import WHOLE_ACCOUNT, Account, Granted, Mode, Refusal, Request
+from services.provider_pool.selection import concurrency, health, pool
+from services.provider_pool.selection.health import CLOSED, Breaker, Fault, FaultKind
+from services.provider_pool.selection.pool import WHOLE_ACCOUNT, Account, Granted, Mode, Refusal, Request
 from tests.bench.selection_ways import Kind
 from tests.bench.selection_world import CEILINGS, MONTH_MS, SECONDS, Job, Plot, World, cheapest_usd
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from services.provider_pool import pool
-from services.provider_pool.market import Market
-from services.provider_pool.pool import Account, Choice, Granted, Policy, Refusal, Request
+from services.provider_pool.selection import pool
+from services.provider_pool.selection.market import Market
+from services.provider_pool.selection.pool import Account, Choice, Granted, Policy, Refusal, Request
 
 Way = Callable[[Sequence[Request], Sequence[Account], int], list[Choice]]
 

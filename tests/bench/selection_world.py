@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.provider_pool.market import Market, Provider
+from services.provider_pool.selection.market import Market, Provider
 
 DAY_MS: Final = 86_400_000
 DAYS: Final = 30

@@ -15,17 +15,17 @@ from sqlalchemy import Connection, update
 from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret
-from services.provider_pool.accounts import Accounts, Terms
+from services.provider_pool.accounts.registry import Accounts, Terms
+from services.provider_pool.accounts.rewrapping import rewrap_accounts
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.adapters.fal.adapter import FalAdapter
 from services.provider_pool.adapters.openai.adapter import OpenAIAdapter
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.rewrapping import rewrap_accounts
 from services.provider_pool.schema import ACCOUNTS
+from services.provider_pool.selection.capacity import Capacity
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import accounts as store
-from services.provider_pool.vault import KeyRing
 from tests.clocks import HandClock
 
 OLD, NEW = b"o" * 32, b"n" * 32

@@ -16,7 +16,7 @@ from services.provider_pool.adapters.interface import (
     TaskState,
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.media_probe import UnknownMedia, probe, probe_bytes
+from services.provider_pool.media.probe import UnknownMedia, probe, probe_bytes
 from tests.clocks import T0_MS, HandClock
 from tests.conformance.sandbox_bench import (
     ACCOUNT,

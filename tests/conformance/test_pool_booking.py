@@ -10,7 +10,7 @@ import pytest
 
 from services.chassis.database import Database, migrate
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempts import AttemptState
+from services.provider_pool.attempts.states import AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.settings import MIGRATIONS
 from tests.clocks import HandClock

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Connection, event
 
 from services.chassis.database import Database, migrate
-from services.provider_pool import codec
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     Cancellation,
@@ -22,13 +21,14 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
 )
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempts import Attempt, AttemptState, Charged, FailureReason
-from services.provider_pool.cancelling import Cancelling
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.cancelling import Cancelling
+from services.provider_pool.attempts.closing import CANCEL_WITHIN_S, Closing
+from services.provider_pool.attempts.states import Attempt, AttemptState, Charged, FailureReason
+from services.provider_pool.attempts.submission import Submissions
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.closing import CANCEL_WITHIN_S, Closing
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import open_attempts
-from services.provider_pool.submission import Submissions
 from services.provider_pool.upkeep import FORGET_LIMIT, FORGET_PAUSE_S, FORGET_SWEEP_S, forget_attempts
 from tests.clocks import T0_MS, HandClock
 from tests.conformance.test_pool_store import PICTURE, PICTURE_MILLIS, Replica
@@ -311,7 +311,7 @@ async def test_a_closed_attempt_costs_what_its_provider_said_when_it_took_it(
 async def test_a_provider_that_does_not_answer_keeps_nobody_waiting(
     telling: tuple[Replica, Closing, Telling], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.provider_pool.closing.CANCEL_WITHIN_S", 0.2)
+    monkeypatch.setattr("services.provider_pool.attempts.closing.CANCEL_WITHIN_S", 0.2)
     replica, closing, provider = telling
     provider.gate.clear()
     for number in range(30):

@@ -10,12 +10,12 @@ from sqlalchemy import update
 
 from services.chassis.database import Database, migrate
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempts import AttemptState
+from services.provider_pool.attempts.heartbeat import TTL_S
+from services.provider_pool.attempts.states import AttemptState
+from services.provider_pool.attempts.submission import SEND_BY_S
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.heartbeat import TTL_S
 from services.provider_pool.schema import SENDERS
 from services.provider_pool.settings import MIGRATIONS
-from services.provider_pool.submission import SEND_BY_S
 from tests.clocks import HandClock
 from tests.conformance.test_pool_store import Replica
 

@@ -12,12 +12,19 @@ import pytest
 from sqlalchemy import func, select
 
 from services.chassis.database import Database, migrate
-from services.provider_pool import outcomes
 from services.provider_pool.adapters.interface import TaskRef
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempts import Attempt, AttemptState, Charged, Failure, FailureReason, NextStep
+from services.provider_pool.attempts import outcomes
+from services.provider_pool.attempts.history import EVENTS_KEPT, Event
+from services.provider_pool.attempts.states import (
+    Attempt,
+    AttemptState,
+    Charged,
+    Failure,
+    FailureReason,
+    NextStep,
+)
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.history import EVENTS_KEPT, Event
 from services.provider_pool.schema import ATTEMPT_EVENTS
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import durations, open_attempts

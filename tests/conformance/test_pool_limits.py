@@ -12,16 +12,16 @@ import pytest
 from msgspec import structs
 
 from services.chassis.database import Database, migrate, write_together
+from services.provider_pool.accounts.headroom import Headroom
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import AccountStatus, ModelSpec
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempts import AttemptState
+from services.provider_pool.attempts.records import Signal
+from services.provider_pool.attempts.states import AttemptState
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.concurrency import SUCCESSES_TO_RAISE
-from services.provider_pool.headroom import Headroom
-from services.provider_pool.health import Fault, FaultKind
-from services.provider_pool.pool import Account
-from services.provider_pool.records import Signal
+from services.provider_pool.selection.concurrency import SUCCESSES_TO_RAISE
+from services.provider_pool.selection.health import Fault, FaultKind
+from services.provider_pool.selection.pool import Account
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import accounts as account_rows
 from services.provider_pool.store import spending

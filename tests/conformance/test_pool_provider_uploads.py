@@ -13,19 +13,19 @@ from services.chassis import crash_points
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
-from services.provider_pool import codec
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import (
     ProviderError,
     ReferenceRole,
 )
-from services.provider_pool.attempts import AttemptState, Charged, FailureReason, NextStep
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.states import AttemptState, Charged, FailureReason, NextStep
+from services.provider_pool.attempts.submission import ANSWER_MARGIN_S, SEND_BY_S, Submissions
+from services.provider_pool.attempts.uploads import MARGIN_S, sweep_uploads
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.health import Breaker
+from services.provider_pool.selection.health import Breaker
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store.accounts import save_breakers
-from services.provider_pool.submission import ANSWER_MARGIN_S, SEND_BY_S, Submissions
-from services.provider_pool.uploads import MARGIN_S, sweep_uploads
 from tests.conformance.uploading_pool import LIFETIME_S, MovedClock, Pool, UploadingAdapter, asks_for
 
 

@@ -12,12 +12,14 @@ from sqlalchemy import Connection, event, select
 from services.chassis.database import Database, migrate, schema_drift
 from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret
-from services.provider_pool import codec
-from services.provider_pool.accounts import Accounts, Terms
+from services.provider_pool.accounts.registry import Accounts, Terms
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.adapters.interface import Generation, Kind, TaskRef
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import (
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.records import Begin, Begun, Change, Signal
+from services.provider_pool.attempts.states import (
     Attempt,
     AttemptState,
     Charged,
@@ -26,18 +28,16 @@ from services.provider_pool.attempts import (
     NextStep,
     Senders,
 )
-from services.provider_pool.capacity import Capacity
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.health import BreakerState, Fault, FaultKind, state_of
-from services.provider_pool.leases import Lease
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.pool import AccountState, Mode, Policy
-from services.provider_pool.records import Begin, Begun, Change, Signal
 from services.provider_pool.schema import ACCOUNTS, METADATA
+from services.provider_pool.selection.capacity import Capacity
+from services.provider_pool.selection.health import BreakerState, Fault, FaultKind, state_of
+from services.provider_pool.selection.leases import Lease
+from services.provider_pool.selection.leasing import Leasing
+from services.provider_pool.selection.pool import AccountState, Mode, Policy
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import attempts as attempt_rows
 from services.provider_pool.store import leases as lease_rows
-from services.provider_pool.vault import KeyRing
 from tests.clocks import T0_MS, HandClock
 
 TTL_MS = 30_000

@@ -20,13 +20,13 @@ from services.chassis.settings import Secret
 from services.jobs.settings import MIGRATIONS as JOBS_MIGRATIONS
 from services.jobs.webhooks import endpoints
 from services.jobs.webhooks.rewrapping import rewrap_secrets
-from services.provider_pool import rewrapping as pool_rewrapping
-from services.provider_pool.pool import Account
-from services.provider_pool.rewrapping import rewrap_accounts
+from services.provider_pool.accounts import rewrapping as pool_rewrapping
+from services.provider_pool.accounts.rewrapping import rewrap_accounts
+from services.provider_pool.accounts.vault import KeyRing
+from services.provider_pool.selection.pool import Account
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import accounts as store
 from services.provider_pool.store.accounts import AccountRecord
-from services.provider_pool.vault import KeyRing
 
 OLD, NEW, LOST = b"o" * 32, b"n" * 32, b"l" * 32
 BEFORE, BOTH, AFTER = KeyRing({"old": OLD}), KeyRing({"new": NEW, "old": OLD}), KeyRing({"new": NEW})

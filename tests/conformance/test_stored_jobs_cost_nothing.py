@@ -18,11 +18,11 @@ from services.jobs.schema import JOB_EVENTS, JOBS, WORKERS
 from services.jobs.store import admissions, charges, listing, load, owners, reads, transitions, usage, wishes
 from services.jobs.store.rows import all_columns
 from services.jobs.usage import DAY_MS, Span
-from services.provider_pool.attempts import Senders
-from services.provider_pool.leases import GiveBack, Renew
-from services.provider_pool.pool import Policy
-from services.provider_pool.records import Change
+from services.provider_pool.attempts.records import Change
+from services.provider_pool.attempts.states import Senders
 from services.provider_pool.schema import ACCOUNTS, ATTEMPTS, LEASES
+from services.provider_pool.selection.leases import GiveBack, Renew
+from services.provider_pool.selection.pool import Policy
 from services.provider_pool.store import attempts, leases, lending
 from tests.jobs_rows import NOW_MS, a_job
 

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database
-from services.provider_pool.accounts import Accounts, Terms
+from services.provider_pool.accounts.registry import Accounts, Terms
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.costs import PerImage
 from services.provider_pool.adapters.interface import (
@@ -39,15 +40,14 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import Attempt
-from services.provider_pool.capacity import Capacity
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.states import Attempt
+from services.provider_pool.attempts.submission import Submissions
+from services.provider_pool.attempts.uploads import Uploads
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.pool import Mode, Policy
-from services.provider_pool.submission import Submissions
-from services.provider_pool.uploads import Uploads
-from services.provider_pool.vault import KeyRing
+from services.provider_pool.selection.capacity import Capacity
+from services.provider_pool.selection.leasing import Leasing
+from services.provider_pool.selection.pool import Mode, Policy
 
 LIMITS = ReferenceLimits(frozenset({"png"}), 1 << 20, 9, videos=3, video_bytes=1 << 20)
 LIFETIME_S = 7_200

@@ -15,8 +15,8 @@ import pytest_asyncio
 
 from services.chassis.errors import ServiceError
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
-from services.provider_pool.hint_addresses import HintAddresses
-from services.provider_pool.vault import KeyRing
+from services.provider_pool.accounts.vault import KeyRing
+from services.provider_pool.attempts.hint_addresses import HintAddresses
 from tests.integration.pool_process import CANARY, ROOT, Pool, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

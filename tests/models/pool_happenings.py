@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from services.chassis.errors import ServiceError
-from services.provider_pool.accounts import Terms
+from services.provider_pool.accounts.registry import Terms
 from services.provider_pool.adapters.interface import AccountStatus
-from services.provider_pool.attempts import Attempt, AttemptState, Failure, FailureReason, NextStep
-from services.provider_pool.health import Fault, FaultKind
-from services.provider_pool.leases import Lease
-from services.provider_pool.pool import Account, AccountState
-from services.provider_pool.records import Change, Signal
+from services.provider_pool.attempts.records import Change, Signal
+from services.provider_pool.attempts.states import Attempt, AttemptState, Failure, FailureReason, NextStep
+from services.provider_pool.selection.health import Fault, FaultKind
+from services.provider_pool.selection.leases import Lease
+from services.provider_pool.selection.pool import Account, AccountState
 from tests.models.ground import Cut
 from tests.models.pool_world import CEILING_MILLIS, NEVER, TTL_MS, PoolWorld, Replica
 

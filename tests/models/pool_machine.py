@@ -8,9 +8,9 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.provider_pool.attempts import Attempt, AttemptState
+from services.provider_pool.attempts.states import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.pool import AccountState
+from services.provider_pool.selection.pool import AccountState
 from tests.models.ground import CUTS, Ground
 from tests.models.pool_happenings import Chance, PoolHappenings
 from tests.models.pool_world import CEILING_MILLIS, Tables, read

@@ -11,21 +11,21 @@ from sqlalchemy import Connection, select
 
 from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret
-from services.provider_pool import codec
-from services.provider_pool.accounts import Accounts, Terms
+from services.provider_pool.accounts.registry import Accounts, Terms
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.adapters.interface import Generation, Kind
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import Attempt
-from services.provider_pool.capacity import Capacity, Rooms
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.records import Begin, Begun
+from services.provider_pool.attempts.states import Attempt
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leases import Lease
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.pool import Account, Mode, Policy, rooms
-from services.provider_pool.records import Begin, Begun
 from services.provider_pool.schema import LEASES, METADATA
+from services.provider_pool.selection.capacity import Capacity, Rooms
+from services.provider_pool.selection.leases import Lease
+from services.provider_pool.selection.leasing import Leasing
+from services.provider_pool.selection.pool import Account, Mode, Policy, rooms
 from services.provider_pool.store import accounts as account_rows
 from services.provider_pool.store import attempts as attempt_rows
-from services.provider_pool.vault import KeyRing
 from tests.models.ground import CutDatabase, Ground, HandClock
 
 T0_MS: Final = 1_800_000_000_000

@@ -11,11 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from services.chassis import group_commit
-from services.provider_pool import attempts, capacity, pool
 from services.provider_pool.adapters.sandbox.adapter import SandboxAdapter
+from services.provider_pool.attempts import states as attempts
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leases import Lease
-from services.provider_pool.pool import Account, AccountState, Choice, Policy, Request
+from services.provider_pool.selection import capacity, pool
+from services.provider_pool.selection.leases import Lease
+from services.provider_pool.selection.pool import Account, AccountState, Choice, Policy, Request
 from services.provider_pool.settings import MIGRATIONS
 from tests.models.ground import Ground, bounded, explore, searching
 from tests.models.pool_machine import PoolMachine

@@ -19,7 +19,7 @@ from services.provider_pool.adapters.interface import (
     ReferenceLimits,
     Strength,
 )
-from services.provider_pool.attempts import Failure
+from services.provider_pool.attempts.states import Failure
 from services.provider_pool.references.container import ImageLimits, ImageRefused
 from services.provider_pool.references.fetching import Fetching
 from services.provider_pool.references.inspector import Inspected

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from services.chassis import crash_points
-from services.provider_pool.leases import GiveBack
+from services.provider_pool.selection.leases import GiveBack
 from tests.tidy.source import SERVICES, modules, name, parsed
 
 T = TypeVar("T")

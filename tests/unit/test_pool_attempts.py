@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from services.provider_pool import attempts as rules
-from services.provider_pool import codec, failures, outcomes
+from services.provider_pool import failures
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import (
     Generation,
@@ -19,7 +18,9 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.attempts import (
+from services.provider_pool.attempts import codec, outcomes
+from services.provider_pool.attempts import states as rules
+from services.provider_pool.attempts.states import (
     TERMINAL,
     Attempt,
     AttemptState,
@@ -28,7 +29,7 @@ from services.provider_pool.attempts import (
     FailureReason,
     NextStep,
 )
-from services.provider_pool.health import FaultKind
+from services.provider_pool.selection.health import FaultKind
 
 NOW_MS = 1_000_000
 PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a secret wish", 1024, 1024)

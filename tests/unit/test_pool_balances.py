@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from services.provider_pool import headroom
+from services.provider_pool.accounts import headroom
 from services.provider_pool.adapters.interface import AccountStatus
-from services.provider_pool.balances import RECENT_MS, RecentCeilings, told
-from services.provider_pool.health import Breaker
-from services.provider_pool.market import Market, Provider
-from services.provider_pool.pool import Account, AccountState, booked
+from services.provider_pool.selection.balances import RECENT_MS, RecentCeilings, told
+from services.provider_pool.selection.health import Breaker
+from services.provider_pool.selection.market import Market, Provider
+from services.provider_pool.selection.pool import Account, AccountState, booked
 
 SEEN = Account("a", "ark", concurrency_limit=9, balance_millis=1_000)
 ASKED_MS = 1_000_000

@@ -13,8 +13,8 @@ from services.chassis.clock import SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
-from services.provider_pool import codec
-from services.provider_pool.accounts import Accounts, Terms
+from services.provider_pool.accounts.registry import Accounts, Terms
+from services.provider_pool.accounts.vault import KeyRing, SealBroken
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.costs import PerImage
 from services.provider_pool.adapters.interface import (
@@ -37,24 +37,24 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import AttemptState, Charged, NextStep
-from services.provider_pool.cancelling import Cancelling
-from services.provider_pool.capacity import Capacity
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.cancelling import Cancelling
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.overdue import Overdue
+from services.provider_pool.attempts.patience import Patience
+from services.provider_pool.attempts.poll_budget import PollBudget
+from services.provider_pool.attempts.polling import NEW_TASK_MS, Polling
+from services.provider_pool.attempts.records import Begin
+from services.provider_pool.attempts.resolution import Resolution
+from services.provider_pool.attempts.states import AttemptState, Charged, NextStep
+from services.provider_pool.attempts.submission import SEND_BY_S, Files, Submissions
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.health import Breaker
-from services.provider_pool.leasing import Leasing
-from services.provider_pool.overdue import Overdue
-from services.provider_pool.patience import Patience
-from services.provider_pool.poll_budget import PollBudget
-from services.provider_pool.polling import NEW_TASK_MS, Polling
-from services.provider_pool.pool import Mode, Policy
-from services.provider_pool.records import Begin
-from services.provider_pool.resolution import Resolution
+from services.provider_pool.selection.capacity import Capacity
+from services.provider_pool.selection.health import Breaker
+from services.provider_pool.selection.leasing import Leasing
+from services.provider_pool.selection.pool import Mode, Policy
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store.accounts import save_breakers
-from services.provider_pool.submission import SEND_BY_S, Files, Submissions
-from services.provider_pool.vault import KeyRing, SealBroken
 
 PICTURE = Generation(Kind.IMAGE, "picture", "a cat")
 QUICK = interface.Terms(submit_timeout_s=0.3, poll_timeout_s=0.3, list_timeout_s=0.3)

@@ -12,14 +12,15 @@ import pytest
 from services.chassis.database import Database, migrate, write_together
 from services.chassis.errors import ServiceError
 from services.chassis.settings import Secret
-from services.provider_pool import checking, health
-from services.provider_pool.accounts import Terms
+from services.provider_pool.accounts import checking
+from services.provider_pool.accounts.checking import Checks
+from services.provider_pool.accounts.registry import Terms
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import AccountAccess, AccountStatus, Context, Submission
-from services.provider_pool.attempts import AttemptState
-from services.provider_pool.checking import Checks
-from services.provider_pool.health import Breaker, BreakerState, Fault, FaultKind
-from services.provider_pool.pool import Account, booked
+from services.provider_pool.attempts.states import AttemptState
+from services.provider_pool.selection import health
+from services.provider_pool.selection.health import Breaker, BreakerState, Fault, FaultKind
+from services.provider_pool.selection.pool import Account, booked
 from services.provider_pool.settings import MIGRATIONS
 from services.provider_pool.store import accounts as store
 from tests.clocks import HandClock

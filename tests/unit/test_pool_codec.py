@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from services.provider_pool import codec
 from services.provider_pool.adapters.interface import (
     Generation,
     Kind,
@@ -16,6 +15,7 @@ from services.provider_pool.adapters.interface import (
     Role,
     Strength,
 )
+from services.provider_pool.attempts import codec
 
 LIMITS = ReferenceLimits(frozenset({"jpeg", "png", "webp"}), 10, 1)
 PICTURE = Generation(

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from services.provider_pool.disk_trips import DiskTrips, one_by_one
+from services.provider_pool.media.disk_trips import DiskTrips, one_by_one
 
 
 async def test_whoever_comes_during_a_trip_shares_the_next() -> None:

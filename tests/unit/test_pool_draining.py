@@ -14,11 +14,11 @@ from services.chassis.errors import ServiceError
 from services.chassis.settings import load
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import Generation, ReferenceFile, Submission, TaskRef
-from services.provider_pool.attempts import AttemptState
-from services.provider_pool.pool import Mode
+from services.provider_pool.attempts.states import AttemptState
+from services.provider_pool.attempts.submission import ANSWER_MARGIN_S
 from services.provider_pool.providers import adapters_of
+from services.provider_pool.selection.pool import Mode
 from services.provider_pool.settings import MIGRATIONS, Settings
-from services.provider_pool.submission import ANSWER_MARGIN_S
 from tests.integration.pool_process import environment
 from tests.unit.test_pool_calls import PICTURE, Parts, ToyAdapter
 

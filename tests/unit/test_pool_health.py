@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.provider_pool import health
-from services.provider_pool.health import CLOSED, Breaker, BreakerState, Fault, FaultKind
+from services.provider_pool.selection import health
+from services.provider_pool.selection.health import CLOSED, Breaker, BreakerState, Fault, FaultKind
 
 T0_MS = 1_000_000
 

@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.chassis.sealing import SealingKeys
-from services.provider_pool import hints
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -27,8 +26,9 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.hint_addresses import Addressee, HintAddresses
-from services.provider_pool.hints import Hints
+from services.provider_pool.attempts import hints
+from services.provider_pool.attempts.hint_addresses import Addressee, HintAddresses
+from services.provider_pool.attempts.hints import Hints
 from tests.unit.test_pool_calls import Parts, ToyAdapter, breaks, database
 
 __all__ = ["database"]

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from services.chassis.errors import ServiceError
-from services.provider_pool import leases, pool
-from services.provider_pool.health import Breaker
-from services.provider_pool.leases import Batch, Expire, GiveBack, Lease, LeaseState, Renew, Take
-from services.provider_pool.pool import Account, Mode, Policy, Refusal
+from services.provider_pool.selection import leases, pool
+from services.provider_pool.selection.health import Breaker
+from services.provider_pool.selection.leases import Batch, Expire, GiveBack, Lease, LeaseState, Renew, Take
+from services.provider_pool.selection.pool import Account, Mode, Policy, Refusal
 
 NOW_MS = 1_000_000
 TTL_MS = 30_000

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from services.provider_pool import concurrency, pool
 from services.provider_pool.adapters.interface import ModelSpec
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.health import Breaker
-from services.provider_pool.leases import Batch, GiveBack, Lease, LeaseState, Take, apply
-from services.provider_pool.market import Market, Provider, band_of
-from services.provider_pool.pace import Pace, pace_of
-from services.provider_pool.pool import Account, Granted, Mode, Policy, Refusal, Request, choose
+from services.provider_pool.selection import concurrency, pool
+from services.provider_pool.selection.health import Breaker
+from services.provider_pool.selection.leases import Batch, GiveBack, Lease, LeaseState, Take, apply
+from services.provider_pool.selection.market import Market, Provider, band_of
+from services.provider_pool.selection.pace import Pace, pace_of
+from services.provider_pool.selection.pool import Account, Granted, Mode, Policy, Refusal, Request, choose
 from tests.unit.test_pool_calls import PICTURE, ToyAdapter
 
 NOW_MS = 1_000_000

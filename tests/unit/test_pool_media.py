@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.provider_pool.adapters.sandbox import instant
-from services.provider_pool.media_probe import UnknownMedia, probe
-from services.provider_pool.media_store import MediaStore, TooLarge
+from services.provider_pool.media.probe import UnknownMedia, probe
+from services.provider_pool.media.store import MediaStore, TooLarge
 
 PICTURE = instant.picture(40, 30)
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffc0000b080003000501011100ffd9")

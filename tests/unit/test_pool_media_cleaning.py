@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from services.provider_pool.media_cleaning import cleaned
-from services.provider_pool.media_probe import UnknownMedia, probe_bytes
+from services.provider_pool.media.cleaning import cleaned
+from services.provider_pool.media.probe import UnknownMedia, probe_bytes
 
 CANARY = b"canary"
 

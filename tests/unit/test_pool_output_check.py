@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from services.provider_pool.adapters.interface import Generation, Kind, OutputUnavailable, Role
-from services.provider_pool.media_probe import Probe
-from services.provider_pool.output_check import check
+from services.provider_pool.media.output_check import check
+from services.provider_pool.media.probe import Probe
 
 FILM = Generation(Kind.VIDEO, "seedance-2.0", "a cat", 1280, 720, duration_s=5)
 PICTURE = Generation(Kind.IMAGE, "gpt-image-2", "a cat", 1024, 1024)

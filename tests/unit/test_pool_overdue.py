@@ -23,11 +23,11 @@ from services.provider_pool.adapters.interface import (
     TaskRef,
     TaskState,
 )
-from services.provider_pool.attempts import Attempt, AttemptState, Charged, FailureReason, NextStep
+from services.provider_pool.attempts.loose_ends import DOUBT_GRACE_MS, TASK_GRACE_MS, UNHEARD_S, LooseEnds
+from services.provider_pool.attempts.patience import SEEN_NEEDED
+from services.provider_pool.attempts.resolution import DOUBT_LIMIT_S
+from services.provider_pool.attempts.states import Attempt, AttemptState, Charged, FailureReason, NextStep
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.loose_ends import DOUBT_GRACE_MS, TASK_GRACE_MS, UNHEARD_S, LooseEnds
-from services.provider_pool.patience import SEEN_NEEDED
-from services.provider_pool.resolution import DOUBT_LIMIT_S
 from tests.unit.test_pool_calls import PICTURE, ListingAdapter, Parts, ToyAdapter, breaks, database
 
 __all__ = ["database"]
@@ -307,7 +307,7 @@ async def test_what_a_provider_said_before_it_fell_silent_keeps_no_task_alive(
         await asyncio.sleep(60)
         raise AssertionError("nobody waits that long")
 
-    monkeypatch.setattr("services.provider_pool.loose_ends._POLL_WITHIN_S", 0.05)
+    monkeypatch.setattr("services.provider_pool.attempts.loose_ends._POLL_WITHIN_S", 0.05)
     await toy.submit("job_1:1")
     assert (await polled(toy)).state is AttemptState.RUNNING
     toy.adapter.polling = hangs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.provider_pool.patience import (
+from services.provider_pool.attempts.patience import (
     SEEN_KEPT,
     SEEN_NEEDED,
     SHORTEST_MS,

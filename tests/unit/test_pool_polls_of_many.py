@@ -14,11 +14,11 @@ from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import Snapshot, TaskRef, TaskState
-from services.provider_pool.attempt_log import AttemptLog
-from services.provider_pool.attempts import AttemptState
+from services.provider_pool.attempts.log import AttemptLog
+from services.provider_pool.attempts.poll_budget import PollBudget
+from services.provider_pool.attempts.polling import Polled, Polling
+from services.provider_pool.attempts.states import AttemptState
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.poll_budget import PollBudget
-from services.provider_pool.polling import Polled, Polling
 from services.provider_pool.settings import MIGRATIONS
 from tests.unit.test_pool_calls import ListingAdapter, Parts, ToyAdapter
 
@@ -131,8 +131,8 @@ async def test_one_attempt_that_cannot_be_asked_about_takes_no_other_with_it(toy
 async def test_an_end_that_was_polled_stays_known_however_much_runs(
     toy: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.provider_pool.attempt_log.CACHED_ATTEMPTS", 1)
-    monkeypatch.setattr("services.provider_pool.polling.NEW_TASK_MS", 0)
+    monkeypatch.setattr("services.provider_pool.attempts.log.CACHED_ATTEMPTS", 1)
+    monkeypatch.setattr("services.provider_pool.attempts.polling.NEW_TASK_MS", 0)
     for name in ("job_1:1", "job_2:1"):
         await toy.submit(name)
 

@@ -12,7 +12,6 @@ import pytest
 from services.chassis.database import Database, migrate
 from services.chassis.errors import ServiceError
 from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
-from services.provider_pool import codec
 from services.provider_pool.adapters.costs import PerImage
 from services.provider_pool.adapters.interface import (
     Capability,
@@ -27,7 +26,8 @@ from services.provider_pool.adapters.interface import (
     ReferenceRole,
     Strength,
 )
-from services.provider_pool.attempts import FailureReason, NextStep
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.states import FailureReason, NextStep
 from services.provider_pool.references import preparation as rules
 from services.provider_pool.references import requests
 from services.provider_pool.settings import MIGRATIONS

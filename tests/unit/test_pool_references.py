@@ -13,7 +13,6 @@ import pytest
 from services.chassis.database import Database, migrate
 from services.chassis.egress import EgressFailed
 from services.chassis.errors import Kind, ServiceError
-from services.provider_pool import codec
 from services.provider_pool.adapters.interface import (
     Generation,
     InvalidRequest,
@@ -25,7 +24,8 @@ from services.provider_pool.adapters.interface import (
     Strength,
     TaskRef,
 )
-from services.provider_pool.attempts import AttemptState, FailureReason, NextStep
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.states import AttemptState, FailureReason, NextStep
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.references import preparation as rules
 from services.provider_pool.references.fetching import Fetching

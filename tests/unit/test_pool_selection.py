@@ -9,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from services.provider_pool import pool
-from services.provider_pool.health import Breaker
-from services.provider_pool.pool import Account, AccountState, Granted, Mode, Policy, Refusal, Request, choose
+from services.provider_pool.selection import pool
+from services.provider_pool.selection.health import Breaker
+from services.provider_pool.selection.pool import (
+    Account,
+    AccountState,
+    Granted,
+    Mode,
+    Policy,
+    Refusal,
+    Request,
+    choose,
+)
 
 NOW_MS = 1_000_000
 MODEL = "gpt-image-2"

@@ -12,7 +12,7 @@ from services.chassis.clock import SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rounds import again_and_again
-from services.provider_pool.accounts import Terms
+from services.provider_pool.accounts.registry import Terms
 from services.provider_pool.settings import MIGRATIONS
 from tests.unit.test_pool_calls import Parts, ToyAdapter
 

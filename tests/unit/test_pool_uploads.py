@@ -16,7 +16,7 @@ from services.provider_pool.adapters.interface import (
     Reference,
     Strength,
 )
-from services.provider_pool.attempts import FailureReason
+from services.provider_pool.attempts.states import FailureReason
 from services.provider_pool.references import staging as staging_rules
 from services.provider_pool.references.staging import punctual
 from services.provider_pool.settings import MIGRATIONS

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.chassis.settings import Secret, SettingsError
-from services.provider_pool import vault
-from services.provider_pool.vault import KeyRing, SealBroken
+from services.provider_pool.accounts import vault
+from services.provider_pool.accounts.vault import KeyRing, SealBroken
 
 OLD, NEW = b"o" * 32, b"n" * 32
 CREDENTIALS = {"api_key": Secret("canary-4711"), "region": Secret("eu")}

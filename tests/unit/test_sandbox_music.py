@@ -13,7 +13,7 @@ from services.provider_pool.adapters.sandbox.instruments import RATE_HZ, hertz, 
 from services.provider_pool.adapters.sandbox.music import compose, write_music
 from services.provider_pool.adapters.sandbox.music_plan import plan
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
-from services.provider_pool.media_probe import probe
+from services.provider_pool.media.probe import probe
 
 Floats = NDArray[np.float32]
 

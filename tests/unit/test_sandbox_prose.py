@@ -9,7 +9,7 @@ import pytest
 from services.provider_pool.adapters.sandbox.prose import topic_of, write_prose, written
 from services.provider_pool.adapters.sandbox.prose_phrases import SIGNED
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
-from services.provider_pool.media_probe import TEXT_LIMIT_BYTES, probe
+from services.provider_pool.media.probe import TEXT_LIMIT_BYTES, probe
 
 
 @pytest.mark.parametrize("max_words", [1, 2, 5, 20, 33, 60, 150, 400, 2_000])

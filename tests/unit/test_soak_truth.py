@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.gen.jobs.v1 import jobs_pb2 as jobs_pb
-from services.provider_pool.attempts import Charged, Failure, FailureReason, NextStep
+from services.provider_pool.attempts.states import Charged, Failure, FailureReason, NextStep
 from tests.soak.accounts import Known
 from tests.soak.truth import judged, overdrawn
 

@@ -8,20 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.provider_pool import codec, errors
+from services.provider_pool import errors
 from services.provider_pool.adapters.interface import (
     Generation,
     Reference,
     ReferenceFile,
     ReferenceLimits,
 )
-from services.provider_pool.attempts import Failure, FailureReason, NextStep
+from services.provider_pool.attempts import codec
+from services.provider_pool.attempts.states import Failure, FailureReason, NextStep
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.leasing import Leasing
 from services.provider_pool.references.fetching import Fetching, Unavailable, name_of
 from services.provider_pool.references.intake import Allowance, ContentRefused
 from services.provider_pool.references.requests import REFERENCES_LIMIT
 from services.provider_pool.references.store import Kept, ReferenceStore
+from services.provider_pool.selection.leasing import Leasing
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from services.chassis.read_together import read_together
 from services.chassis.set_statements import member_of_named
 from services.chassis.write_together import Change as WriteChange
 from services.chassis.write_together import write_together
-from services.provider_pool.health import CLOSED, Breaker
-from services.provider_pool.pool import Account, AccountState
 from services.provider_pool.schema import ACCOUNTS, BREAKERS
+from services.provider_pool.selection.health import CLOSED, Breaker
+from services.provider_pool.selection.pool import Account, AccountState
 
 _RULE_COLUMNS = [
     column

@@ -20,14 +20,15 @@ from services.chassis.database import (
     write_together,
 )
 from services.chassis.prepared_statements import Rows
-from services.provider_pool import attempts as rules
-from services.provider_pool import concurrency, errors, health
-from services.provider_pool.attempts import Attempt, AttemptState, Failure
-from services.provider_pool.history import Event, events_of
-from services.provider_pool.leases import Lease, LeaseState
-from services.provider_pool.pool import WHOLE_ACCOUNT, Account, booked
-from services.provider_pool.records import Answer, Begin, Begun, Change, Item, Signal
+from services.provider_pool import errors
+from services.provider_pool.attempts import states as rules
+from services.provider_pool.attempts.history import Event, events_of
+from services.provider_pool.attempts.records import Answer, Begin, Begun, Change, Item, Signal
+from services.provider_pool.attempts.states import Attempt, AttemptState, Failure
 from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
+from services.provider_pool.selection import concurrency, health
+from services.provider_pool.selection.leases import Lease, LeaseState
+from services.provider_pool.selection.pool import WHOLE_ACCOUNT, Account, booked
 from services.provider_pool.store import accounts, events, leases
 
 _NAMES = tuple(column.name for column in ATTEMPTS.columns)

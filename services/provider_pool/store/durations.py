@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, select
 
-from services.provider_pool.attempts import STILL_RUNNING, Failure, FailureReason
+from services.provider_pool.attempts.states import STILL_RUNNING, Failure, FailureReason
 from services.provider_pool.schema import ATTEMPTS, IS_UNDECIDED
 
 _LATELY = 20_000

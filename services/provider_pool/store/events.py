@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, delete, func, select
 
 from services.chassis.database import insert_tuples, member_of
-from services.provider_pool.history import EVENTS_KEPT, Event
+from services.provider_pool.attempts.history import EVENTS_KEPT, Event
 from services.provider_pool.schema import ATTEMPT_EVENTS
 
 _NAMES = tuple(column.name for column in ATTEMPT_EVENTS.columns)

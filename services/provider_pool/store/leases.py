@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Text, delete, func, literal_column, select
 from services.chassis.database import Upsertion, locked, member_of
 from services.chassis.prepared_statements import Prepared, Rows, prepared
 from services.chassis.set_statements import member_of_named
-from services.provider_pool.leases import Lease, LeaseState
 from services.provider_pool.schema import ACCOUNTS, LEASES
+from services.provider_pool.selection.leases import Lease, LeaseState
 
 _COLUMNS = (
     LEASES.c.attempt_id,

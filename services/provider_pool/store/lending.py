@@ -8,12 +8,12 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from services.chassis.database import write_together
-from services.provider_pool import attempts as attempt_rules
-from services.provider_pool import leases as rules
-from services.provider_pool.attempts import Attempt
-from services.provider_pool.leases import Batch, Lease, LeaseState
-from services.provider_pool.market import OPEN_MARKET, Market
-from services.provider_pool.pool import Account, Policy
+from services.provider_pool.attempts import states as attempt_rules
+from services.provider_pool.attempts.states import Attempt
+from services.provider_pool.selection import leases as rules
+from services.provider_pool.selection.leases import Batch, Lease, LeaseState
+from services.provider_pool.selection.market import OPEN_MARKET, Market
+from services.provider_pool.selection.pool import Account, Policy
 from services.provider_pool.store import accounts, attempts, leases
 
 

@@ -42,7 +42,7 @@ from services.provider_pool.adapters.sandbox.models import MODELS
 from services.provider_pool.adapters.sandbox.orders import Ending, Order, OrderBook, Upload
 from services.provider_pool.adapters.sandbox.render_farm import RenderFarm
 from services.provider_pool.adapters.sandbox.render_order import RenderedFile
-from services.provider_pool.disk_trips import DiskTrips, one_by_one
+from services.provider_pool.media.disk_trips import DiskTrips, one_by_one
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The life of an attempt: recorded, sent, looked for, asked about, collected, ended."""

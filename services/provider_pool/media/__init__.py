@@ -1,0 +1,1 @@
+"""Outputs as files: checked, cleaned, stored under their keys, and removed."""

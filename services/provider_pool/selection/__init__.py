@@ -1,0 +1,1 @@
+"""Which account serves a request: limits, prices, pace and policy, and the leases that hold its place."""
