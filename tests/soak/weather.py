@@ -44,6 +44,8 @@ _SLOW_S: Final = 8.0
 _OVERLOADED: Final = ("ark", "leonardo", "openai")
 _OVERLOADED_SHARE: Final = 0.004
 _DEAD_S: Final = (4.0, 12.0)
+# How often it is not one account: a withdrawn card or a closed organisation takes out all that a provider's operator has.
+_ALL_BUT_ONE: Final = 0.4
 _BETWEEN_DEATHS_S: Final = (2.0, 6.0)
 _DOWN_S: Final = (0.0, 0.5)
 
@@ -73,20 +75,28 @@ async def break_everything(simulator: Simulator) -> None:
 async def accounts_die(
     simulator: Simulator, accounts: Sequence[Known], chance: random.Random, stop: asyncio.Event
 ) -> list[Death]:
-    """One account after the other, never two at once, so that another one can always serve."""
+    """One account, or all of a provider's but one, then others; so that another one can always serve."""
     deaths: list[Death] = []
     while not stop.is_set():
-        account = chance.choice(accounts)
-        dead_s = chance.uniform(*_DEAD_S)
+        condemned = _condemned(accounts, chance)
+        await _afflict(simulator, condemned, ["unauthorized"])
         died_at_ms = _now_ms()
-        await simulator.set_faults(account.provider, account.key, ["unauthorized"])
-        died_at_ms = max(died_at_ms, _now_ms())
-        await _paused(stop, dead_s)
+        await _paused(stop, chance.uniform(*_DEAD_S))
         healed_at_ms = _now_ms()
-        await simulator.set_faults(account.provider, account.key, [])
-        deaths.append(Death(account.account_id, died_at_ms, healed_at_ms))
+        await _afflict(simulator, condemned, [])
+        deaths += [Death(account.account_id, died_at_ms, healed_at_ms) for account in condemned]
         await _paused(stop, chance.uniform(*_BETWEEN_DEATHS_S))
     return deaths
+
+
+def _condemned(accounts: Sequence[Known], chance: random.Random) -> list[Known]:
+    one = chance.choice(accounts)
+    siblings = [other for other in accounts if other.provider == one.provider and other is not one]
+    return siblings if siblings and chance.random() < _ALL_BUT_ONE else [one]
+
+
+async def _afflict(simulator: Simulator, accounts: Sequence[Known], faults: Sequence[str]) -> None:
+    await asyncio.gather(*(simulator.set_faults(one.provider, one.key, faults) for one in accounts))
 
 
 async def processes_die(
