@@ -12,7 +12,7 @@ import binascii
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -52,13 +52,18 @@ class SealingKeys:
             raise SettingsError(
                 [f"the key ring {path} cannot be read ({fault.__class__.__name__})"]
             ) from None
+        return cls.read(lines, f"the key ring {path}")
+
+    @classmethod
+    def read(cls, lines: Iterable[str], source: str) -> Self:
+        """A ring from its lines. Raises SettingsError with every one that is wrong; `source` is what it calls them."""
         keys: dict[str, bytes] = {}
         faults = []
         for number, line in enumerate(lines, start=1):
             if line.strip() and not line.startswith("#") and not _read_key(line, keys):
-                faults.append(f"the key ring {path}: line {number} is not '<key id> <base64 of 32 bytes>'")
+                faults.append(f"{source}: line {number} is not '<key id> <base64 of 32 bytes>'")
         if not keys and not faults:
-            faults.append(f"the key ring {path} holds no key")
+            faults.append(f"{source} holds no key")
         if faults:
             raise SettingsError(faults)
         return cls(keys)

@@ -30,7 +30,7 @@ async def main(command: str) -> None:
     elif isinstance(settings, VaultSettings):
         from services.provider_pool.accounts.rewrapping import rewrap_stored
 
-        done = await rewrap_stored(settings.database_url.reveal(), settings.vault_key_ring_file)
+        done = await rewrap_stored(settings.database_url.reveal(), settings.key_ring())
         print(done.as_text())
         sys.exit(1 if done.broken else 0)
     else:

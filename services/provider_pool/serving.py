@@ -114,9 +114,7 @@ async def _reach(database: Database) -> None:
 
 async def _key_ring(settings: Settings, database: Database) -> KeyRing:
     # Only a pool without accounts may make itself a ring: with accounts, a missing one is a mistake to be told about.
-    if settings.vault_key_ring_file.exists() or await database.read(account_rows.has_accounts):
-        return KeyRing.load(settings.vault_key_ring_file)
-    return KeyRing.create(settings.vault_key_ring_file)
+    return settings.key_ring(make=not await database.read(account_rows.has_accounts))
 
 
 async def _catalog(settings: Settings, results: ResultFiles, stack: AsyncExitStack) -> Catalog:

@@ -8,6 +8,7 @@ from pathlib import Path
 from services.chassis.egress_policy import EgressCaSettings, EgressSettings
 from services.chassis.settings import (
     Secret,
+    SettingsError,
     decimal_number,
     host_and_port,
     log_level,
@@ -16,6 +17,7 @@ from services.chassis.settings import (
     web_origin,
     whole_number,
 )
+from services.provider_pool.accounts.vault import KeyRing
 from services.provider_pool.selection.pool import Policy
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -47,11 +49,33 @@ class StorageSettings:
 class VaultSettings(StorageSettings):
     """What it takes to seal credentials anew."""
 
-    vault_key_ring_file: Path = setting(
+    vault_key_ring_file: Path | None = setting(
         "ATELIER_POOL_VAULT_KEY_RING_FILE",
+        default=None,
         parse=Path,
         help="the keys that seal credentials; made at the first start, and to be kept as safe as the accounts",
     )
+    vault_key_ring: Secret | None = setting(
+        "ATELIER_POOL_VAULT_KEY_RING",
+        default=None,
+        parse=Secret,
+        help="the same keys in place of a file, with commas or line ends between them; nothing is made then",
+    )
+
+    def key_ring(self, *, make: bool = False) -> KeyRing:
+        """The ring that is set. Raises SettingsError where none is, or two, or where it does not hold what it should.
+
+        `make`: where its file is not there, make it.
+        """
+        file, text = self.vault_key_ring_file, self.vault_key_ring
+        if text is not None and file is None:
+            lines = text.reveal().replace(",", "\n").splitlines()
+            return KeyRing.read(lines, "ATELIER_POOL_VAULT_KEY_RING")
+        if file is not None and text is None:
+            return KeyRing.create(file) if make and not file.exists() else KeyRing.load(file)
+        raise SettingsError(
+            ["one of ATELIER_POOL_VAULT_KEY_RING_FILE and ATELIER_POOL_VAULT_KEY_RING is needed"]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from services.chassis import crash_points
 from services.chassis.database import Database, migrate
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
+from services.chassis.settings import Secret
 from services.provider_pool.adapters import interface
 from services.provider_pool.adapters.interface import (
     ProviderError,
@@ -56,6 +57,16 @@ async def test_a_job_that_moves_to_another_account_uploads_again(pool: Pool) -> 
     assert {first.account_id, second.account_id} == accounts
     assert pool.locations() == [f"{second.account_id}/sha-a/image/1"]
     assert pool.adapter.uploads == dict.fromkeys([(account, "sha-a") for account in accounts], 1)
+
+
+async def test_an_account_with_another_key_is_another_one_at_its_provider_and_has_nothing_yet(
+    pool: Pool,
+) -> None:
+    account_id = await pool.account()
+    await pool.submit("job_1:1", asks_for("a"))
+    await pool.accounts.replace_credentials(account_id, {"api_key": Secret("another")})
+    await pool.submit("job_2:1", asks_for("a"))
+    assert pool.adapter.uploads == {(account_id, "sha-a"): 2}
 
 
 async def test_jobs_that_come_together_share_one_upload(pool: Pool) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.settings import Secret, SettingsError
+from services.chassis.settings import Secret, SettingsError, load
 from services.provider_pool.accounts import vault
 from services.provider_pool.accounts.vault import KeyRing, SealBroken
+from services.provider_pool.settings import VaultSettings
 
 OLD, NEW = b"o" * 32, b"n" * 32
 CREDENTIALS = {"api_key": Secret("canary-4711"), "region": Secret("eu")}
@@ -97,3 +98,30 @@ def test_a_new_ring_is_for_its_owner_only_and_never_replaces_another(tmp_path: P
     with pytest.raises(FileExistsError):
         KeyRing.create(file)
     assert KeyRing.load(file).open("acc_1", sealed) == CREDENTIALS
+
+
+def ring_settings(**given: str) -> VaultSettings:
+    return load(VaultSettings, {f"ATELIER_POOL_{name}": value for name, value in given.items()})
+
+
+def test_a_ring_may_come_from_the_environment(tmp_path: Path) -> None:
+    lines = [f"{name} {base64.b64encode(key).decode()}" for name, key in (("new", NEW), ("old", OLD))]
+    ring = ring_settings(VAULT_KEY_RING=", ".join(lines)).key_ring()
+    assert ring.sealing_key_id == "new"
+    assert ring.open("acc_1", KeyRing({"old": OLD}).seal("acc_1", CREDENTIALS)) == CREDENTIALS
+
+
+def test_what_is_wrong_with_a_ring_from_the_environment_is_told_without_a_key() -> None:
+    good, bad = f"new {base64.b64encode(NEW).decode()}", f"old {base64.b64encode(OLD[:-1]).decode()}"
+    with pytest.raises(SettingsError) as refusal:
+        ring_settings(VAULT_KEY_RING=f"{good},{bad}").key_ring()
+    assert "ATELIER_POOL_VAULT_KEY_RING: line 2" in str(refusal.value)
+    assert bad.split()[1] not in str(refusal.value)
+
+
+def test_two_rings_or_none_are_refused(tmp_path: Path) -> None:
+    text = f"new {base64.b64encode(NEW).decode()}"
+    for given in ({}, {"VAULT_KEY_RING": text, "VAULT_KEY_RING_FILE": str(tmp_path / "ring")}):
+        with pytest.raises(SettingsError, match="ATELIER_POOL_VAULT_KEY_RING"):
+            ring_settings(**given).key_ring(make=True)
+    assert not (tmp_path / "ring").exists()

@@ -26,6 +26,7 @@ from services.provider_pool.selection.capacity import Capacity
 from services.provider_pool.selection.health import Fault
 from services.provider_pool.selection.pool import TEST_PROVIDER, WHOLE_ACCOUNT, Account, AccountState
 from services.provider_pool.store import accounts as store
+from services.provider_pool.store import uploads
 from services.provider_pool.store.accounts import AccountRecord
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,8 @@ class Accounts:
             record = _locked(connection, account_id)
             fingerprint = self._twins.claimed(connection, record, credentials)
             store.save_sealed(connection, account_id, sealed, fingerprint)
+            # The key may be another account's there, which has none of these.
+            uploads.delete_uploads_of(connection, account_id)
             waited = [
                 model for model, one in record.account.breakers.items() if one.cause in CREDENTIAL_CAUSES
             ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -13,9 +12,8 @@ from services.provider_pool.accounts.vault import KeyRing, sealing_key_id
 from services.provider_pool.store import accounts as store
 
 
-async def rewrap_stored(url: str, ring_file: Path) -> Rewrapped:
-    """`rewrap_accounts` for the database at `url`. Raises SettingsError and ServiceError where it cannot be done."""
-    ring = KeyRing.load(ring_file)
+async def rewrap_stored(url: str, ring: KeyRing) -> Rewrapped:
+    """`rewrap_accounts` for the database at `url`. Raises ServiceError where it cannot be done."""
     database = await Database.open(url, application_name="atelier-provider-pool-rewrap")
     try:
         return await rewrap_accounts(database, ring)

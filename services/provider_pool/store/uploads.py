@@ -60,6 +60,11 @@ def delete_uploads(connection: Connection, account_id: str, names: Iterable[Name
         )
 
 
+def delete_uploads_of(connection: Connection, account_id: str) -> None:
+    """Forget all that the account has: it is another one at its provider now."""
+    connection.execute(delete(UPLOADS).where(UPLOADS.c.account_id == account_id))
+
+
 def delete_expired(connection: Connection, now_ms: int, limit: int) -> int:
     """Forget what no account has any more, the oldest first; how many."""
     keys = (UPLOADS.c.account_id, UPLOADS.c.sha256, UPLOADS.c.medium)
