@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from services.jobs.webhooks.lanes import SLOW_FROM_S, Bounds, Due, Lanes, Pace, line_of
+from services.jobs.webhooks.lanes import SLOW_FROM_S, Blocked, Bounds, Due, Lanes, Pace, line_of
 
 NUMBERS = count()
 BOUNDS = Bounds(
@@ -117,3 +117,43 @@ def test_what_is_being_sent_is_not_taken_again() -> None:
     candidates = due("c", "a:1")
     assert lanes.take(candidates) == candidates
     assert lanes.take(candidates) == []
+
+
+def test_a_place_is_offered_again_to_those_only_who_may_take_it() -> None:
+    lanes = Lanes(BOUNDS)
+    hanging, other = due("c", "a:1", 5), due("d", "b:1")[0]
+    lanes.take([*hanging, other])
+    blocked = lanes.blocked(lanes.passed_over(hanging))
+    assert offered(blocked, lanes, hanging[0])
+    assert not offered(blocked, lanes, other)
+    assert blocked.waited_for(due("d", "a:1")[0], slow=False)
+
+
+def test_where_every_place_was_taken_each_that_is_free_again_is_offered() -> None:
+    lanes = Lanes(Bounds(in_all=2, of_customer=2, of_unknown=2))
+    first, second = lanes.take(due("c", "a:1") + due("d", "b:1"))
+    assert offered(lanes.blocked(()), lanes, first)
+    assert not offered(lanes.blocked(()), lanes, second)
+
+
+def test_where_the_lane_of_the_slow_was_full_any_slow_place_is_offered_and_no_quick_one() -> None:
+    lanes = Lanes(BOUNDS)
+    slow = [due(f"c{number}", f"slow{number}:1")[0] for number in range(BOUNDS.slow_in_all)]
+    for one in slow:
+        lanes.heard(one.line, 10.0, taken=False)
+    lanes.take(slow)
+    blocked = lanes.blocked(())
+    stranger = due("stranger", "elsewhere:1")[0]
+    assert blocked.waited_for(stranger, slow=True)
+    assert not blocked.waited_for(stranger, slow=False)
+
+
+def test_what_waits_from_the_start_is_waited_for_as_well() -> None:
+    one = due("c", "a:1")[0]
+    assert not Blocked().waited_for(one, slow=False)
+    assert Blocked().with_one(one).waited_for(due("c", "z:1")[0], slow=False)
+
+
+def offered(blocked: Blocked, lanes: Lanes, one: Due) -> bool:
+    freed, slow = lanes.give_back(one.delivery_id)
+    return blocked.waited_for(freed, slow=slow)

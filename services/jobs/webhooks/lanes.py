@@ -8,8 +8,8 @@ that is left decides what is taken from there, so a line of any length takes nei
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -43,6 +43,32 @@ class Bounds:
     of_slow: int = 2
     slow_of_customer: int = 4
     slow_in_all: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Who found no place: customers and receivers of which something waits; everybody, or all the slow, where their
+    places were taken.
+    """
+
+    customers: frozenset[str] = frozenset()
+    receivers: frozenset[str] = frozenset()
+    everybody: bool = False
+    the_slow: bool = False
+
+    def waited_for(self, one: Due, *, slow: bool) -> bool:
+        """Whether the place of this one, free again, may be another's now. It was `slow` when it took the place."""
+        return (
+            self.everybody
+            or one.customer_id in self.customers
+            or one.receiver in self.receivers
+            or (slow and self.the_slow)
+        )
+
+    def with_one(self, one: Due) -> Blocked:
+        """The same, with this one waiting too."""
+        customers, receivers = self.customers | {one.customer_id}, self.receivers | {one.receiver}
+        return replace(self, customers=customers, receivers=receivers)
 
 
 class Pace(Enum):
@@ -129,8 +155,19 @@ class Lanes:
             if one.delivery_id not in self._taken and one.customer_id not in full
         }
 
-    def give_back(self, delivery_id: str) -> None:
-        """The place of this delivery is free again."""
+    def blocked(self, passed_over: Collection[str]) -> Blocked:
+        """Who finds no place now: these lines, and whatever is full."""
+        lines = self.full_lines() | set(passed_over)
+        named = [line.partition(" ") for line in lines]
+        return Blocked(
+            frozenset({customer for customer, _, _ in named} | self.full_customers()),
+            frozenset(receiver for _, _, receiver in named),
+            everybody=self.free() <= 0,
+            the_slow=self._slow_in_all >= self._bounds.slow_in_all,
+        )
+
+    def give_back(self, delivery_id: str) -> tuple[Due, bool]:
+        """The place of this delivery is free again: whose it was, and whether it was a slow one."""
         one, was_slow = self._taken.pop(delivery_id)
         _less(self._customers, one.customer_id)
         _less(self._receivers, one.receiver)
@@ -138,6 +175,7 @@ class Lanes:
         if was_slow:
             self._slow_in_all -= 1
             _less(self._slow_customers, one.customer_id)
+        return one, was_slow
 
     def heard(self, line: str, took_s: float, *, taken: bool) -> None:
         """How a line was taken: one that takes long, or is not taken, is slow until it is, quickly.

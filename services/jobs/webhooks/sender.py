@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from services.jobs.webhooks import endpoints, measures, schedule, signatures
 from services.jobs.webhooks.deliveries import SWEEP_LIMIT, Attempt, Attempted, Delivery, delivery_of
 from services.jobs.webhooks.endpoints import Endpoint
 from services.jobs.webhooks.forms import with_links
-from services.jobs.webhooks.lanes import Bounds, Due, Lanes, line_of
+from services.jobs.webhooks.lanes import Blocked, Bounds, Due, Lanes, line_of
 from services.jobs.webhooks.outbox import Row
 from services.jobs.webhooks.schedule import Answer, State
 from services.jobs.webhooks.store import WebhookStore
@@ -46,6 +47,7 @@ _REST_S: Final = 0.01
 # Whoever waits no longer than this for the next attempt is waited for; the others are found by looking.
 _TIMER_LIMIT_S: Final = 60.0
 _LOOK_EVERY_S: Final = 1.0
+_TICK_S: Final = 0.1
 _SWEEP_EVERY_S: Final = 3600.0
 _MEASURE_EVERY_S: Final = 5.0
 _USER_AGENT: Final = "Atelier/1 (+webhook)"
@@ -77,7 +79,10 @@ class Sender:
         self._made: list[Delivery] = []
         self._beginning: asyncio.Task[None] | None = None
         self._suspects: set[str] = set()
-        self._passed_over = False
+        self._blocked = Blocked()
+        # Places that became free while the last look was under way: it may have passed over who could take them.
+        self._freed: list[tuple[Due, bool]] = []
+        self._ticks: set[int] = set()
         self._leaving = False
 
     def wake(self) -> None:
@@ -94,8 +99,9 @@ class Sender:
         if self._made and self._beginning is None:
             # What is made in the same turn of the loop begins together.
             self._beginning = asyncio.create_task(self._begin_made(), context=contextvars.Context())
-        if any(row["owner"] is None for row in rows):
-            self._awake.set()
+        for row in rows:
+            if row["owner"] is None:
+                self._look_for(Due(row["delivery_id"], row["customer_id"], row["receiver"]))
 
     async def run(self) -> None:
         """Sends what is due."""
@@ -155,6 +161,7 @@ class Sender:
 
     async def _take_what_is_due(self) -> None:
         passed_over: set[str] = set()
+        self._freed.clear()
         for _ in range(_PAGES):
             if self._leaving or self._lanes.free() <= 0:
                 break
@@ -165,9 +172,10 @@ class Sender:
             passed_over |= self._lanes.passed_over(page)
             if len(page) < _PAGE:
                 break
-        full = self._lanes.full_lines() or self._lanes.full_customers()
-        # Who was passed over is looked at again as soon as a place is free.
-        self._passed_over = bool(passed_over or full or self._lanes.free() <= 0)
+        # Who was passed over is looked at again as soon as there is a place for it.
+        self._blocked = self._lanes.blocked(passed_over)
+        if any(self._blocked.waited_for(one, slow=slow) for one, slow in self._freed):
+            self._awake.set()
 
     async def _begin(self, taken: list[Due]) -> None:
         if not taken:
@@ -204,7 +212,6 @@ class Sender:
             raise
         if len(mine) < len(dues):
             # The last place went to another in the same moment.
-            self._passed_over = True
             begun = {one.delivery_id for one in mine}
             for one in made.values():
                 if one.delivery_id not in begun and one.owner is not None:
@@ -238,8 +245,9 @@ class Sender:
         except LeaseLostError:
             log.warning("webhook.lease_lost", extra={"delivery_id": delivery.delivery_id})
         finally:
-            self._lanes.give_back(delivery.delivery_id)
-            if self._passed_over:
+            one, was_slow = self._lanes.give_back(delivery.delivery_id)
+            self._freed.append((one, was_slow))
+            if self._blocked.waited_for(one, slow=was_slow):
                 self._awake.set()
 
     async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> Attempted:
@@ -307,7 +315,25 @@ class Sender:
             failures += 1
         wait_s = (attempted.next_attempt_at_ms - self._clock.now_ms()) / 1000
         if attempted.state is State.WAITING and wait_s < _TIMER_LIMIT_S and not self._leaving:
-            asyncio.get_running_loop().call_later(max(0.0, wait_s), self._awake.set)
+            self._wake_in(max(0.0, wait_s))
+
+    def _look_for(self, one: Due) -> None:
+        if self._lanes.has_place(one):
+            self._awake.set()
+        else:
+            self._blocked = self._blocked.with_one(one)
+
+    def _wake_in(self, wait_s: float) -> None:
+        """What is due again within one tick is looked for together: a retry has no hurry, and a look costs the others."""
+        loop = asyncio.get_running_loop()
+        tick = math.ceil((loop.time() + wait_s) / _TICK_S)
+        if tick not in self._ticks:
+            self._ticks.add(tick)
+            loop.call_at(tick * _TICK_S, self._ticked, tick)
+
+    def _ticked(self, tick: int) -> None:
+        self._ticks.discard(tick)
+        self._awake.set()
 
     def _count(self, attempted: Attempted) -> None:
         delivery, attempt = attempted.delivery, attempted.attempt
