@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.object_server import ObjectServer
     from tests.postgres import Postgres
 
 # No deadline for one example: on a shared machine a slow example says nothing about the code.
@@ -36,6 +37,15 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """A running store of objects, one for each test process."""
+    from tests.object_server import ObjectServer
+
+    with ObjectServer() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from services.admin.command import LIMIT, Command, argument
@@ -12,6 +13,14 @@ from services.gen.provider_pool.v1 import provider_pool_pb2 as pb
 
 _COLUMNS = ("attempt_id", "account_id", "state", "reason", "next_step", "charged", "cost_millis")
 _OF_FAILURE = ("reason", "next_step", "charged", "detail")
+
+
+def failure_line(failure: Mapping[str, Any] | None) -> str:
+    """Why an attempt failed, on one line; empty where it did not."""
+    if not failure:
+        return ""
+    words = [failure["reason"], failure["next_step"], f"charged {failure['charged']}", failure["detail"]]
+    return ", ".join(word for word in words if word)
 
 
 async def list_all(house: House, chosen: Any) -> Table:
@@ -26,8 +35,9 @@ async def show(house: House, chosen: Any) -> object:
     found = await house.pool.GetAttemptHistory(pb.GetAttemptHistoryRequest(attempt_id=chosen.attempt_id))
     described = plain(found.attempt)
     history = table(found.events, "at_ms", "what", "detail")
-    described["history"] = history.rows if chosen.json else history
-    return described
+    if chosen.json:
+        return described | {"history": history.rows}
+    return described | {"failure": failure_line(described["failure"]), "history": history}
 
 
 async def _listed(house: House, chosen: Any, job_id: str, state: pb.AttemptState.ValueType) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from services.admin.attempts import failure_line
 from services.admin.command import LIMIT, Command, argument
 from services.admin.connection import House
 from services.admin.rendering import Table, plain, table
@@ -45,10 +46,11 @@ async def show(house: House, chosen: Any) -> object:
         "ended_at_ms",
         "failure",
     )
-    described["tries"] = table(attempts.attempts, *columns)
+    tries = table(attempts.attempts, *columns)
     if chosen.json:
-        described |= {name: described[name].rows for name in ("history", "tries")}
-    return described
+        return described | {"history": described["history"].rows, "tries": tries.rows}
+    rows = [{**row, "failure": failure_line(row["failure"])} for row in tries.rows]
+    return described | {"tries": Table(rows, columns)}
 
 
 async def cancel(house: House, chosen: Any) -> object:

@@ -142,13 +142,14 @@ class DirectCalls:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, headers: Mapping[str, str], total_s: float
+        self, url: str, *, headers: Mapping[str, str], total_s: float, alone: bool = True
     ) -> AsyncIterator[Streaming]:
-        """GETs `url` over a connection of its own; `total_s` is over everything until the context is left.
+        """GETs `url`; `total_s` is over everything until the context is left.
 
+        Without `alone`, over a connection that is kept, which may have been closed by the far side a moment ago.
         Raises CallFailed, also from `chunks`.
         """
-        async with self._asked("GET", url, headers, None, total_s, True, _Progress()) as response:
+        async with self._asked("GET", url, headers, None, total_s, alone, _Progress()) as response:
             yield Streaming(response)
 
     @asynccontextmanager

@@ -11,11 +11,11 @@ from services.gateway.contract import BODY_LIMIT_BYTES, Contract, Route
 from services.gateway.docs_site.site import DocsSite
 from services.gateway.edge import Edge
 from services.gateway.hints import Hints
-from services.gateway.media import MediaFiles
+from services.gateway.media import Media
 
 
 def build(
-    contracts: Sequence[Contract], edge: Edge, files: MediaFiles, docs: DocsSite, hinted: Hints
+    contracts: Sequence[Contract], edge: Edge, files: Media, docs: DocsSite, hinted: Hints
 ) -> web.Application:
     """The whole public port."""
     app = web.Application(middlewares=[edge.envelope], client_max_size=BODY_LIMIT_BYTES)

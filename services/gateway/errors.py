@@ -155,6 +155,13 @@ def link_not_valid() -> ServiceError:
     return ServiceError(Kind.NOT_FOUND, "NO_SUCH_PATH", "There is nothing at this link.")
 
 
+def media_unreachable() -> ServiceError:
+    """The store that holds what a good link leads to does not answer."""
+    return ServiceError(
+        Kind.UNAVAILABLE, "MEDIA_UNREACHABLE", "The media cannot be read right now. Try again in a moment."
+    )
+
+
 def link_expired() -> ServiceError:
     """A media link that was good once."""
     return ServiceError(

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -17,7 +17,7 @@ from services.chassis.clock import Clock
 from services.chassis.signed_links import PATH_PREFIX, Link, SignedLinks, SigningKeys
 from services.gateway import errors
 
-__all__ = ["PATH_PREFIX", "Link", "MediaFiles", "MediaLinks", "SigningKeys"]
+__all__ = ["PATH_PREFIX", "Link", "Media", "MediaFiles", "MediaLinks", "SigningKeys", "headers_of", "opened"]
 
 # What the store may call an object: no dot first, no empty part, nothing to escape.
 _OBJECT_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,7}")
@@ -70,6 +70,30 @@ class MediaLinks:
         return self._links.link(object_key, expires_at_ms)
 
 
+class Media(Protocol):
+    """Serves what the media store holds, wherever that is."""
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """The object behind a good link. Raises NO_SUCH_PATH for every other link."""
+
+
+def opened(request: web.Request, keys: SigningKeys, clock: Clock) -> tuple[str, int]:
+    """What a good link leads to: the object's key, and the whole seconds for which the link is still good.
+
+    Raises NO_SUCH_PATH for every other link.
+    """
+    object_key = request.match_info["object_key"]
+    expires = request.query.get("expires", "")
+    signature = request.query.get("signature", "")
+    if not _OBJECT_KEY.fullmatch(object_key) or not _EXPIRES.fullmatch(expires):
+        raise errors.link_not_valid()
+    if not keys.verifies(object_key, int(expires), signature):
+        raise errors.link_not_valid()
+    if int(expires) * 1000 <= clock.now_ms():
+        raise errors.link_expired()
+    return object_key, max(0, int(expires) - clock.now_ms() // 1000)
+
+
 class MediaFiles:
     """Serves the media store's folder to holders of links: ranges, conditions and HEAD included."""
 
@@ -80,24 +104,10 @@ class MediaFiles:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """The file behind a good link. Raises NO_SUCH_PATH for every other link."""
-        object_key = request.match_info["object_key"]
-        expires_s = self._checked(request, object_key)
+        object_key, left_s = opened(request, self._keys, self._clock)
         path, facts = await asyncio.to_thread(self._file, object_key)
-        headers = _headers(path, object_key)
-        left_s = max(0, expires_s - self._clock.now_ms() // 1000)
-        headers["Cache-Control"] = f"private, max-age={left_s}, immutable"
+        headers = headers_of(object_key, left_s)
         return _Opened(path, _ignored(request, facts), headers)
-
-    def _checked(self, request: web.Request, object_key: str) -> int:
-        expires = request.query.get("expires", "")
-        signature = request.query.get("signature", "")
-        if not _OBJECT_KEY.fullmatch(object_key) or not _EXPIRES.fullmatch(expires):
-            raise errors.link_not_valid()
-        if not self._keys.verifies(object_key, int(expires), signature):
-            raise errors.link_not_valid()
-        if int(expires) * 1000 <= self._clock.now_ms():
-            raise errors.link_expired()
-        return int(expires)
 
     def _file(self, object_key: str) -> tuple[Path, os.stat_result]:
         # Resolved, so that a symbolic link in the store leads nowhere else either.
@@ -162,8 +172,10 @@ def _range_counts(request: web.Request, facts: os.stat_result, dated_badly: bool
     return not dated_badly and request.if_range is not None
 
 
-def _headers(path: Path, object_key: str) -> dict[str, str]:
-    content_type = _TYPES.get(path.suffix.lower())
+def headers_of(object_key: str, left_s: int) -> dict[str, str]:
+    """What is said of an object beside its bytes, to a link that is good for so many seconds."""
+    ending = object_key.rpartition("/")[2].rpartition(".")
+    content_type = _TYPES.get(f".{ending[2].lower()}") if ending[0] else None
     disposition = "inline" if content_type else "attachment"
     # The whole key, so that the files of two jobs do not overwrite each other where they are saved.
     name = object_key.replace("/", "-")
@@ -175,4 +187,5 @@ def _headers(path: Path, object_key: str) -> dict[str, str]:
         # Made to be shown in customers' pages.
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Accept-Ranges": "bytes",
+        "Cache-Control": f"private, max-age={left_s}, immutable",
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.egress_objects import ObjectStore
 from services.chassis.process import Process
 from services.gateway import app
 from services.gateway.access_log import AccessLog
@@ -22,12 +24,16 @@ from services.gateway.edge import Edge
 from services.gateway.hints import Hints
 from services.gateway.hosts import Hosts
 from services.gateway.listener import Listener, bind, url_of
-from services.gateway.media import MediaFiles, MediaLinks, SigningKeys
+from services.gateway.media import Media, MediaFiles, MediaLinks, SigningKeys
+from services.gateway.media_objects import MediaObjects
 from services.gateway.price_lists import PriceLists
 from services.gateway.rate_limits import RateLimits
 from services.gateway.reference_media import ReferenceMedia
 from services.gateway.settings import Settings
 from services.gateway.webhook_forms import WebhookForms
+
+_STORE_TOTAL_S: Final = 10.0
+"""Somebody waits for a picture; after that it is an answer of its own that the store does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     client_addresses = ClientAddresses(settings.trusted_proxies)
     access_log = AccessLog() if settings.access_log else None
     addresses = (settings.billing_address, settings.jobs_address, settings.pool_address)
-    async with Backends(*addresses) as backends:
+    async with Backends(*addresses) as backends, _media(settings, keys, clock) as files:
         links = MediaLinks(keys, public_url, int(settings.media_link_hours * 3_600_000), clock)
         edge = Edge(
             CONTRACTS,
@@ -81,10 +87,19 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             requests_in_flight=settings.requests_in_flight,
             inline_uploads=settings.inline_uploads,
         )
-        files = MediaFiles(keys, settings.media_folder, clock)
         hints = Hints(backends.take_hint, client_addresses)
         web_app = app.build(CONTRACTS, edge, files, DocsSite(CONTRACTS, public_url, hosts), hints)
         async with Listener(web_app, edge.contract_of, bound):
             yield Gateway(url_of(bound), backends)
     if access_log is not None:
         access_log.flush()
+
+
+@asynccontextmanager
+async def _media(settings: Settings, keys: SigningKeys, clock: Clock) -> AsyncIterator[Media]:
+    place = settings.media_place()
+    if place is not None:
+        async with ObjectStore(place, ca_file=settings.egress_ca_file, total_s=_STORE_TOTAL_S) as objects:
+            yield MediaObjects(keys, objects, clock, redirect=settings.media_s3_redirect)
+    elif settings.media_folder is not None:
+        yield MediaFiles(keys, settings.media_folder, clock)

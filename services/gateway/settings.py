@@ -8,9 +8,17 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
-from services.chassis.egress_policy import EgressSettings
+from services.chassis.egress_policy import EgressCaSettings, EgressSettings
+from services.chassis.object_place import (
+    ObjectPlace,
+    bucket_name,
+    object_place,
+    region_name,
+    store_endpoint,
+)
 from services.chassis.settings import (
     Secret,
+    SettingsError,
     decimal_number,
     file_secret,
     host_and_port,
@@ -54,7 +62,83 @@ def folder(text: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(EgressSettings):
+class MediaBucketSettings:
+    """Where media are kept, if not in a folder."""
+
+    media_s3_endpoint: str = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_ENDPOINT",
+        default="",
+        parse=store_endpoint,
+        help="the store that speaks S3 in which the pool keeps media, such as https://s3.eu-central-1.amazonaws.com; empty: the folder",
+    )
+    media_s3_region: str = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_REGION",
+        default="us-east-1",
+        parse=region_name,
+        help="the region that its requests are signed for",
+    )
+    media_s3_bucket: str = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_BUCKET",
+        default="",
+        parse=bucket_name,
+        help="the bucket; it is not made here",
+    )
+    media_s3_access_key: Secret | None = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_ACCESS_KEY",
+        default=None,
+        parse=Secret,
+        help="the name of the key to the bucket",
+    )
+    media_s3_access_key_file: Secret | None = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_ACCESS_KEY_FILE",
+        default=None,
+        parse=file_secret,
+        help="a file with the same, in its place",
+    )
+    media_s3_secret_key: Secret | None = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_SECRET_KEY", default=None, parse=Secret, help="the key to the bucket"
+    )
+    media_s3_secret_key_file: Secret | None = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_SECRET_KEY_FILE",
+        default=None,
+        parse=file_secret,
+        help="a file with the same, in its place",
+    )
+    media_s3_path_style: bool = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_PATH_STYLE",
+        default=True,
+        parse=switch,
+        help="https://store/bucket/key; off: https://bucket.store/key",
+    )
+    media_s3_plaintext: bool = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_PLAINTEXT",
+        default=False,
+        parse=switch,
+        help="take an endpoint with http:// that is not on this machine; only inside a network that nobody reads",
+    )
+    media_s3_redirect: bool = setting(
+        "ATELIER_GATEWAY_MEDIA_S3_REDIRECT",
+        default=False,
+        parse=switch,
+        help="send whoever opens a link on to the store, with an address that works for a minute, instead of passing media on",
+    )
+
+    def media_place(self) -> ObjectPlace | None:
+        """The bucket that holds the media, None where the folder does. Raises SettingsError where half of it is set."""
+        return object_place(
+            "ATELIER_GATEWAY_MEDIA_S3_",
+            self.media_s3_endpoint,
+            region=self.media_s3_region,
+            bucket=self.media_s3_bucket,
+            access_keys=(self.media_s3_access_key, self.media_s3_access_key_file),
+            secret_keys=(self.media_s3_secret_key, self.media_s3_secret_key_file),
+            path_style=self.media_s3_path_style,
+            plaintext=self.media_s3_plaintext,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(EgressSettings, EgressCaSettings, MediaBucketSettings):
     """One gateway process."""
 
     billing_address: str = setting(
@@ -65,8 +149,11 @@ class Settings(EgressSettings):
         "ATELIER_GATEWAY_POOL_ADDRESS",
         help="host:port or unix:/path of the provider pool; without it only inline reference images are refused",
     )
-    media_folder: Path = setting(
-        "ATELIER_GATEWAY_MEDIA_FOLDER", help="folder of the media store, read only", parse=folder
+    media_folder: Path | None = setting(
+        "ATELIER_GATEWAY_MEDIA_FOLDER",
+        default=None,
+        help="folder of the media store, read only; needed where media are in no bucket",
+        parse=folder,
     )
     media_signing_keys: Secret = setting(
         "ATELIER_GATEWAY_MEDIA_SIGNING_KEY_FILE",
@@ -145,3 +232,10 @@ class Settings(EgressSettings):
         help="debug, info, warning or error",
         parse=log_level,
     )
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError where media have no place, or two halves of one."""
+        if self.media_place() is None and self.media_folder is None:
+            raise SettingsError(
+                ["ATELIER_GATEWAY_MEDIA_FOLDER is missing, or ATELIER_GATEWAY_MEDIA_S3_ENDPOINT"]
+            )

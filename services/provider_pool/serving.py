@@ -9,6 +9,7 @@ from functools import partial
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database, migrate
 from services.chassis.egress import Egress
+from services.chassis.egress_objects import ObjectStore
 from services.chassis.process import Process
 from services.chassis.rounds import Round, rounds
 from services.chassis.rpc_server import RpcServer
@@ -34,6 +35,8 @@ from services.provider_pool.attempts.resolution import Resolution
 from services.provider_pool.attempts.submission import Submissions
 from services.provider_pool.attempts.uploads import Uploads, sweep_uploads
 from services.provider_pool.catalog import Catalog
+from services.provider_pool.media.object_media import ObjectMedia
+from services.provider_pool.media.output_store import OutputStore
 from services.provider_pool.media.store import MediaStore
 from services.provider_pool.providers import lending, results_folder_of
 from services.provider_pool.references.fetching import Fetching
@@ -63,9 +66,7 @@ async def serve(settings: Settings) -> None:
         database = await Database.open(url, application_name="atelier-provider-pool")
         stack.push_async_callback(database.close)
         ring = await _key_ring(settings, database)
-        store = MediaStore(settings.media_folder, limit_bytes=settings.media_limit_bytes)
-        stack.callback(store.close)
-        await store.check()
+        store = await _media(settings, stack)
         results = ResultFiles(results_folder_of(settings), limit_bytes=settings.media_limit_bytes)
         stack.callback(results.close)
         await results.check()
@@ -117,6 +118,19 @@ async def _key_ring(settings: Settings, database: Database) -> KeyRing:
     return settings.key_ring(make=not await database.read(account_rows.has_accounts))
 
 
+async def _media(settings: Settings, stack: AsyncExitStack) -> OutputStore:
+    place, limit_bytes = settings.media_place(), settings.media_limit_bytes
+    store: OutputStore
+    if place is None:
+        store = MediaStore(settings.media_folder, limit_bytes=limit_bytes)
+    else:
+        objects = await stack.enter_async_context(ObjectStore(place, ca_file=settings.egress_ca_file))
+        store = ObjectMedia(objects, settings.media_folder, limit_bytes=limit_bytes)
+    stack.callback(store.close)
+    await store.check()
+    return store
+
+
 async def _catalog(settings: Settings, results: ResultFiles, stack: AsyncExitStack) -> Catalog:
     adapters = providers.adapters_of(settings)
     for adapter in adapters:
@@ -157,7 +171,7 @@ def _parts(
     database: Database,
     ring: KeyRing,
     catalog: Catalog,
-    store: MediaStore,
+    store: OutputStore,
     references: _References,
     clock: Clock,
     stack: AsyncExitStack,
@@ -228,7 +242,7 @@ def _reference_rounds(references: _References) -> dict[str, Round]:
 
 
 def _rounds(
-    settings: Settings, database: Database, parts: Parts, catalog: Catalog, store: MediaStore
+    settings: Settings, database: Database, parts: Parts, catalog: Catalog, store: OutputStore
 ) -> dict[str, Round]:
     accounts, clock = parts.accounts, parts.clock
     answer_by_ms = parts.submissions.answer_by_ms

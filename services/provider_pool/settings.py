@@ -6,14 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.chassis.egress_policy import EgressCaSettings, EgressSettings
+from services.chassis.object_place import (
+    ObjectPlace,
+    bucket_name,
+    object_place,
+    region_name,
+    store_endpoint,
+)
 from services.chassis.settings import (
     Secret,
     SettingsError,
     decimal_number,
+    file_secret,
     host_and_port,
     log_level,
     one_of,
     setting,
+    switch,
     web_origin,
     whole_number,
 )
@@ -79,7 +88,74 @@ class VaultSettings(StorageSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(VaultSettings, EgressSettings, EgressCaSettings):
+class MediaBucketSettings:
+    """Where media are kept, if not in a folder."""
+
+    media_s3_endpoint: str = setting(
+        "ATELIER_POOL_MEDIA_S3_ENDPOINT",
+        default="",
+        parse=store_endpoint,
+        help="a store that speaks S3, such as https://s3.eu-central-1.amazonaws.com, for outputs; empty: the folder",
+    )
+    media_s3_region: str = setting(
+        "ATELIER_POOL_MEDIA_S3_REGION",
+        default="us-east-1",
+        parse=region_name,
+        help="the region that its requests are signed for",
+    )
+    media_s3_bucket: str = setting(
+        "ATELIER_POOL_MEDIA_S3_BUCKET", default="", parse=bucket_name, help="the bucket; it is not made here"
+    )
+    media_s3_access_key: Secret | None = setting(
+        "ATELIER_POOL_MEDIA_S3_ACCESS_KEY",
+        default=None,
+        parse=Secret,
+        help="the name of the key to the bucket",
+    )
+    media_s3_access_key_file: Secret | None = setting(
+        "ATELIER_POOL_MEDIA_S3_ACCESS_KEY_FILE",
+        default=None,
+        parse=file_secret,
+        help="a file with the same, in its place",
+    )
+    media_s3_secret_key: Secret | None = setting(
+        "ATELIER_POOL_MEDIA_S3_SECRET_KEY", default=None, parse=Secret, help="the key to the bucket"
+    )
+    media_s3_secret_key_file: Secret | None = setting(
+        "ATELIER_POOL_MEDIA_S3_SECRET_KEY_FILE",
+        default=None,
+        parse=file_secret,
+        help="a file with the same, in its place",
+    )
+    media_s3_path_style: bool = setting(
+        "ATELIER_POOL_MEDIA_S3_PATH_STYLE",
+        default=True,
+        parse=switch,
+        help="https://store/bucket/key; off: https://bucket.store/key",
+    )
+    media_s3_plaintext: bool = setting(
+        "ATELIER_POOL_MEDIA_S3_PLAINTEXT",
+        default=False,
+        parse=switch,
+        help="take an endpoint with http:// that is not on this machine; only inside a network that nobody reads",
+    )
+
+    def media_place(self) -> ObjectPlace | None:
+        """The bucket that holds the media, None where the folder does. Raises SettingsError where half of it is set."""
+        return object_place(
+            "ATELIER_POOL_MEDIA_S3_",
+            self.media_s3_endpoint,
+            region=self.media_s3_region,
+            bucket=self.media_s3_bucket,
+            access_keys=(self.media_s3_access_key, self.media_s3_access_key_file),
+            secret_keys=(self.media_s3_secret_key, self.media_s3_secret_key_file),
+            path_style=self.media_s3_path_style,
+            plaintext=self.media_s3_plaintext,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(VaultSettings, EgressSettings, EgressCaSettings, MediaBucketSettings):
     """What the service needs."""
 
     grpc_listen: str = setting(
@@ -94,7 +170,11 @@ class Settings(VaultSettings, EgressSettings, EgressCaSettings):
         parse=host_and_port,
         help="where health, readiness and metrics are served",
     )
-    media_folder: Path = setting("ATELIER_POOL_MEDIA_FOLDER", parse=Path, help="where outputs are stored")
+    media_folder: Path = setting(
+        "ATELIER_POOL_MEDIA_FOLDER",
+        parse=Path,
+        help="where outputs are stored; with a bucket, where they wait until they are in it",
+    )
     media_retention_s: int = setting(
         "ATELIER_POOL_MEDIA_RETENTION_S",
         default=7 * 86_400,

@@ -13,7 +13,7 @@ from services.provider_pool import meters
 from services.provider_pool.accounts.registry import Accounts
 from services.provider_pool.attempts.log import AttemptLog
 from services.provider_pool.catalog import Catalog
-from services.provider_pool.media.store import MediaStore
+from services.provider_pool.media.output_store import OutputStore
 from services.provider_pool.references.store import ReferenceStore
 from services.provider_pool.selection import health, pool
 from services.provider_pool.selection.leasing import Leasing
@@ -49,7 +49,7 @@ async def find_orphans(attempts: AttemptLog, answer_by_ms: Callable[[str], int])
     return ORPHAN_SWEEP_S
 
 
-async def sweep_media(store: MediaStore, catalog: Catalog, retention_s: int) -> float:
+async def sweep_media(store: OutputStore, catalog: Catalog, retention_s: int) -> float:
     """Remove outputs that are kept no longer; returns how long to wait, in seconds."""
     removed = await store.sweep(retention_s + MEDIA_GRACE_S)
     if removed:

@@ -24,7 +24,7 @@ TYPES: Final = {
     Kind.MUSIC: "audio/",
     Kind.TEXT: "text/plain",
 }
-# Where the answer to a submission is the result already, it is lost with the connection, and nothing can be looked for.
+# Where the answer to a submission is the result already.
 SYNCHRONOUS: Final = frozenset({"openai", "elevenlabs"})
 # Providers that tell what a job cost, in credits, in dollars or in tokens.
 TELLING: Final = frozenset({"leonardo", "ark", "openai", "elevenlabs", "runway"})
@@ -95,20 +95,36 @@ async def test_a_submission_whose_answer_is_lost_is_never_sent_again(place: Benc
         assert end.state == pb.ATTEMPT_STATE_SUCCEEDED, end
 
 
-@pytest.mark.parametrize(
-    "provider", [name for name in PROVIDERS if name not in {*SYNCHRONOUS, "runway", "fal"}]
-)
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name not in {"openai", "runway", "fal"}])
 async def test_a_task_whose_submission_was_in_doubt_is_found_in_the_provider_s_list(
     place: Bench, provider: str
 ) -> None:
     spec = spec_of(provider)
     account = await place.account(provider, spec)
     await place.alone(account)
-    attempt_id, status = await place.begun(wanted(spec, f"a tower for {provider} [[sim:answer_lost]]"))
+    prompt = f"a tower for {provider} [[sim:answer_lost]]"
+    attempt_id, status = await place.begun(wanted(spec, prompt))
     assert status.state == pb.ATTEMPT_STATE_UNKNOWN
     end = await place.ended(attempt_id)
     assert end.state == pb.ATTEMPT_STATE_SUCCEEDED, end
     assert await place.pool.collect(attempt_id)
+    assert len(place.charged(provider, prompt)) == 1
+
+
+async def test_speech_in_doubt_does_not_get_what_was_answered_to_its_twin(place: Bench) -> None:
+    spec = spec_of("elevenlabs")
+    account = await place.account("elevenlabs", spec)
+    await place.alone(account)
+    text = "a twin for elevenlabs"
+    first, status = await place.begun(wanted(spec, text))
+    assert status.state == pb.ATTEMPT_STATE_SUCCEEDED
+    # As if nothing of it had been taken: the history has the first one's alone.
+    wish = {"provider": "elevenlabs", "key": account.label, "fault": "cut_after_read", "times": 1}
+    place.world.faults.add(wish, place.world.now_ms())
+    second, status = await place.begun(wanted(spec, text))
+    assert status.state == pb.ATTEMPT_STATE_UNKNOWN
+    assert (await place.ended(second)).state == pb.ATTEMPT_STATE_ABANDONED
+    assert await place.pool.collect(first)
 
 
 REFUSALS: Final = [

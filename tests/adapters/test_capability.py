@@ -41,6 +41,15 @@ def test_every_size_of_a_table_is_taken(size: Size) -> None:
     assert TAKES_FILMS.accepts(replace(FILM, width=size.width, height=size.height))
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "fits"), [(3840, 2160, True), (2160, 3840, True), (2880, 2880, False)]
+)
+def test_a_short_side_may_have_a_limit_of_its_own(width: int, height: int, fits: bool) -> None:
+    picture = Generation(Kind.IMAGE, "picture", "p", width, height)
+    assert TAKES_PICTURES.accepts(picture)
+    assert replace(TAKES_PICTURES, short_side_max=2160).accepts(picture) is fits
+
+
 @pytest.mark.parametrize(("width", "height"), [(720, 720), (1280, 721), (3840, 2160), (0, 0)])
 def test_a_size_that_is_not_in_the_table_is_not_taken(width: int, height: int) -> None:
     assert not TAKES_FILMS.accepts(replace(FILM, width=width, height=height))

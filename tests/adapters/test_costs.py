@@ -157,3 +157,18 @@ def test_nothing_that_comes_with_atelier_is_given_away(path: Path) -> None:
         asked = Generation(spec.kind, spec.model, "p" * 50, *size, seconds, max_words=words)
         estimate = spec.cost.estimate(asked)
         assert 0 < estimate.expected_millis <= estimate.ceiling_millis, spec.model
+
+
+def expected_millis(provider: str, generation: Generation) -> int:
+    specs = {spec.model: spec for spec in read_models(PACKAGED / f"{provider}.toml")}
+    return specs[generation.model].cost.estimate(generation).expected_millis
+
+
+def test_what_a_documented_example_costs_is_what_is_expected() -> None:
+    square = Generation(Kind.IMAGE, "gpt-image-2", "", 1024, 1024, quality="high")
+    # 4,160 tokens at 30 dollars a million.
+    assert expected_millis("openai", square) == 125
+    film = Generation(Kind.VIDEO, "seedance-2.0-fast", "", 1280, 720, 8)
+    assert expected_millis("leonardo", film) == 800
+    # 108,000 tokens at 7 dollars a million.
+    assert expected_millis("ark", replace(film, model="seedance-2.0", duration_s=5)) == 756

@@ -117,7 +117,15 @@ def _file(folder: Path, number: int, role: ReferenceRole) -> ReferenceFile:
     name = f"{number}.{content_type.rpartition('/')[2]}"
     content = b"\x89PNG\r\n\x1a\n" + bytes([number]) * 100
     return image_file(
-        folder, name, role=role, content_type=content_type, duration_ms=duration_ms, content=content
+        folder,
+        name,
+        role=role,
+        content_type=content_type,
+        # Large enough for a picture, and as many pixels as a film of 720p has.
+        width=960,
+        height=960,
+        duration_ms=duration_ms,
+        content=content,
     )
 
 

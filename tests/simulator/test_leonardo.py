@@ -370,3 +370,16 @@ async def test_a_store_may_be_busy_and_keeps_nothing_then(sim: Simulated) -> Non
         data.add_field("file", PNG, filename="a.png")
         async with sim.client.post(form["url"], data=data) as stored:
             assert stored.status == expected
+
+
+async def test_a_route_that_begins_something_takes_a_hundred_a_minute() -> None:
+    cheap = {"model": "flux-schnell", "parameters": {"prompt": "a boat", "quantity": 1}}
+    async with simulated(pace=1) as sim:
+        await sim.account("leonardo", KEY, balance=1000, concurrency=1000)
+        for _ in range(100):
+            assert (await call(sim, "POST", "v2/generations", cheap))[0] == 200
+        assert (await call(sim, "POST", "v2/generations", cheap))[0] == 429
+        # Each route has its own hundred.
+        assert (await call(sim, "POST", "v1/generations", {"prompt": "a boat", "num_images": 1}))[0] == 200
+        await sim.advance(61)
+        assert (await call(sim, "POST", "v2/generations", cheap))[0] == 200

@@ -258,6 +258,25 @@ def test_everything_wrong_with_the_settings_is_said_at_once(tmp_path: Path) -> N
     assert all(f"ATELIER_GATEWAY_{name} " in str(refusal.value) for name in wrong)
 
 
+def test_media_are_in_a_folder_or_in_a_bucket_and_somewhere(tmp_path: Path) -> None:
+    bucket = {
+        "MEDIA_FOLDER": "",
+        "MEDIA_S3_ENDPOINT": "https://s3.example.com/",
+        "MEDIA_S3_BUCKET": "films",
+        "MEDIA_S3_ACCESS_KEY": "atelier",
+        "MEDIA_S3_SECRET_KEY_FILE": str(tmp_path / "key"),
+    }
+    settings = load(Settings, environment(tmp_path, **bucket))
+    place = settings.media_place()
+    assert place is not None
+    assert place.address("a.mp4", "") == "https://s3.example.com/films/a.mp4"
+    assert "k" * 40 not in repr(settings) + repr(place)
+    assert load(Settings, environment(tmp_path)).media_place() is None
+    for missing in ({"MEDIA_S3_ENDPOINT": ""}, {"MEDIA_S3_BUCKET": ""}, {"MEDIA_S3_SECRET_KEY_FILE": ""}):
+        with pytest.raises(SettingsError, match="ATELIER_GATEWAY_MEDIA_"):
+            load(Settings, environment(tmp_path, **bucket | missing))
+
+
 @pytest.mark.parametrize(
     "text,origins",
     [

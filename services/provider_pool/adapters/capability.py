@@ -21,6 +21,7 @@ class Capability:
     `sizes`: these and no others; widths and heights are then not looked at.
     `pixels`: of a size that is free within widths and heights, how many it may have; None for any number.
     `ratio_percent_max`: the long side in hundredths of the short one, 0 for any ratio.
+    `short_side_max`: the short side in pixels, 0 for any.
     `seeds`: None where a seed is a wish that the model does not know; it is left out then.
     """
 
@@ -42,6 +43,7 @@ class Capability:
     pixels: Range | None = None
     ratio_percent_max: int = 0
     seeds: Range | None = None
+    short_side_max: int = 0
 
     def accepts(self, generation: Generation) -> bool:
         """Whether a model of this capability can make exactly this."""
@@ -78,6 +80,7 @@ class Capability:
             and _within(height, self.heights)
             and (self.pixels is None or width * height in self.pixels)
             and (not self.ratio_percent_max or 100 * long <= self.ratio_percent_max * short)
+            and (not self.short_side_max or short <= self.short_side_max)
         )
 
 

@@ -55,6 +55,7 @@ class _References(_Section, frozen=True):
     sides_px: Pair = (1, 16_384)
     ratios_percent: Pair | None = None
     video_sides_px: Pair = (1, 4_096)
+    video_pixels: Pair | None = None
     durations_s: Pair = (0, 60)
     videos_total_s: Natural = 0
     audios_total_s: Natural = 0
@@ -77,6 +78,7 @@ class _Model(_Section, frozen=True):
     heights: Numbers | None = None
     pixels: Pair | None = None
     ratio_percent_max: Natural = 0
+    short_side_max: Natural = 0
     durations_s: Numbers | None = None
     audio: bool = False
     qualities: Words = ("",)
@@ -190,8 +192,9 @@ def _spec(file: str, position: int, given: Mapping[str, object]) -> ModelSpec:
 
 
 def _sizes(model: _Model) -> SizeTable | None:
-    if model.sizes and (model.widths or model.heights or model.pixels or model.ratio_percent_max):
-        raise ValueError("sizes excludes widths, heights, pixels and ratio_percent_max")
+    free = (model.widths, model.heights, model.pixels, model.ratio_percent_max, model.short_side_max)
+    if model.sizes and any(free):
+        raise ValueError("sizes excludes widths, heights, pixels, ratio_percent_max and short_side_max")
     if bool(model.widths) != bool(model.heights):
         raise ValueError("widths and heights go together")
     if not isinstance(model.sizes, str):
@@ -222,6 +225,7 @@ def _capability(model: _Model, sizes: SizeTable | None) -> Capability:
         sizes=sizes,
         pixels=_range("pixels", model.pixels),
         ratio_percent_max=model.ratio_percent_max,
+        short_side_max=model.short_side_max,
         seeds=_range("seeds", model.seeds),
     )
 
@@ -233,6 +237,7 @@ def _references(given: _References) -> ReferenceCapability:
         sides_px=_some_range("references.sides_px", given.sides_px),
         videos=given.videos,
         video_sides_px=_some_range("references.video_sides_px", given.video_sides_px),
+        video_pixels=_range("references.video_pixels", given.video_pixels),
         audios=given.audios,
         durations_ms=Range(max(shortest_s * 1000, 0), longest_s * 1000 + _DURATION_SLACK_MS),
         frames=given.frames,

@@ -116,7 +116,7 @@ class ReferenceCapability:
     `frames`: whether images may be the film's first and last frame; these count as images.
     `total`: of all media together; the other numbers that are 0 by default bound nothing then.
     `videos_total_ms`, `audios_total_ms`: what all videos, all sounds may last together.
-    `ratios_percent`: of an image, its width in hundredths of its height.
+    `ratios_percent`: of an image, its width in hundredths of its height. `video_pixels`: of a frame, all of them.
     `video_types`, `audio_types`: content types; none for any.
     """
 
@@ -140,6 +140,7 @@ class ReferenceCapability:
     total_bytes: int = 0
     video_types: frozenset[str] = frozenset()
     audio_types: frozenset[str] = frozenset()
+    video_pixels: Range | None = None
 
     def takes(self, references: Sequence[Reference]) -> bool:
         """Whether the model takes so many of such roles."""
@@ -187,6 +188,7 @@ class ReferenceCapability:
                 return (
                     file.width in sides_px
                     and file.height in sides_px
+                    and (self.video_pixels is None or file.width * file.height in self.video_pixels)
                     and file.duration_ms in self.durations_ms
                     and _at_most(file.size_bytes, self.video_bytes)
                     and _among(file.content_type, self.video_types)

@@ -27,8 +27,9 @@ from services.provider_pool.attempts.states import Attempt, AttemptState
 from services.provider_pool.catalog import Catalog
 from services.provider_pool.media.object_keys import key_of
 from services.provider_pool.media.output_check import check
+from services.provider_pool.media.output_store import OutputStore
 from services.provider_pool.media.probe import TEXT_LIMIT_BYTES, UnknownMedia
-from services.provider_pool.media.store import MediaStore, Staged, TooLarge
+from services.provider_pool.media.store import Staged, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Collection:
     """Collects attempts. Simultaneous calls for one attempt share the work, which goes on when its callers leave."""
 
     def __init__(
-        self, attempts: AttemptLog, accounts: Accounts, catalog: Catalog, store: MediaStore, clock: Clock
+        self, attempts: AttemptLog, accounts: Accounts, catalog: Catalog, store: OutputStore, clock: Clock
     ) -> None:
         self._attempts = attempts
         self._accounts = accounts

@@ -227,6 +227,7 @@ class ElevenLabs:
         return web.json_response(books.models())
 
     async def _history(self, exchange: Exchange) -> web.Response:
+        self._permit(exchange.account, "speech_history_read")
         tasks = [task for task in self._world.tasks.of_account(exchange.account) if task.kind == "voice"]
         query = exchange.request.query
         try:
@@ -236,6 +237,7 @@ class ElevenLabs:
         return web.json_response(books.history(tasks, query.get("start_after_history_item_id"), size))
 
     async def _history_audio(self, exchange: Exchange) -> web.Response:
+        self._permit(exchange.account, "speech_history_read")
         task = self._world.tasks.find(exchange.account, exchange.request.match_info["id"])
         if task is None or not task.files:
             raise self._refused(errors.HISTORY_NOT_FOUND)

@@ -18,6 +18,7 @@ from services.simulator.leonardo import answers, side_calls, v1_orders, v2_order
 from services.simulator.leonardo.v1_orders import NATIVE_MODELS, Order, Reference
 from services.simulator.leonardo.v2_orders import MODELS, ParametersRefused
 from services.simulator.provider import Exchange, Refused, Route, bearer
+from services.simulator.recent import Recent
 from services.simulator.tasks import Charge, State, Task
 from services.simulator.uploads import Upload
 from services.simulator.world import World
@@ -29,6 +30,9 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOR
 _FORM_LIFETIME_S: Final = 120.0
 # Images that may wait for a slot; what comes above is refused.
 _PENDING_LIMIT: Final = 200
+# In a minute, on each route that begins something.
+_CREATES_PER_MINUTE: Final = 100
+_MINUTE_MS: Final = 60_000
 _IMAGE_TYPES: Final = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 _MEDIA_TYPES: Final = {"mp4": "video/mp4", "mov": "video/quicktime"}
 _PAGE: Final = 10
@@ -52,6 +56,7 @@ class Leonardo:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._made = Recent(_MINUTE_MS)
 
     def routes(self) -> Sequence[Route]:
         return [
@@ -172,6 +177,7 @@ class Leonardo:
             )
         if account.waiting >= _PENDING_LIMIT:
             raise Refused(self.over_concurrency(account), "concurrency")
+        self._throttle(exchange)
         refunds = account.options.get("refunds_failures", True)
         return exchange.accept(
             f"{self._world.new_uuid()[:-2]}00",
@@ -184,6 +190,13 @@ class Leonardo:
             facts=order.facts,
             output_lifetime_s=lifetime_s,
         )
+
+    def _throttle(self, exchange: Exchange) -> None:
+        made = self._made.of(exchange.account, exchange.now_ms, exchange.request.path)
+        # Where work is done faster than there, more of it fits into a minute.
+        if len(made) >= round(_CREATES_PER_MINUTE * max(1.0, self._world.pace)):
+            raise Refused(answers.of_fault(Fault.RATE_LIMITED, None), "rate")
+        made.append(exchange.now_ms)
 
     def _check(self, account: Account, reference: Reference) -> None:
         if reference.is_uploaded:

@@ -127,6 +127,31 @@ def test_references_that_do_not_go_together_are_refused(
         ADAPTER.prepare(following(*roles), SPECS["seedance-2.0"], files)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "fits"),
+    [
+        (640, 640, True),
+        (854, 480, True),
+        (992, 432, True),
+        (1280, 720, True),
+        (720, 1280, True),
+        (1112, 834, True),
+        (640, 360, False),
+        (1920, 1080, False),
+        (1440, 1440, False),
+    ],
+)
+@pytest.mark.parametrize("model", ["seedance-2.0", "seedance-2.0-fast", "seedance-2.0-mini"])
+def test_a_film_to_follow_is_of_480p_to_720p_before_it_is_uploaded(
+    tmp_path: Path, model: str, width: int, height: int, fits: bool
+) -> None:
+    spec = next(spec for spec in FalAdapter().models() if spec.model == model)
+    file = image_file(
+        tmp_path, "1.mp4", role=ReferenceRole.VIDEO, content_type="video/mp4", duration_ms=5_000
+    )
+    assert spec.capability.references.suits(replace(file, width=width, height=height)) is fits
+
+
 def test_videos_that_last_too_long_together_are_refused(tmp_path: Path) -> None:
     roles = (ReferenceRole.VIDEO, ReferenceRole.VIDEO)
     files = [

@@ -274,6 +274,26 @@ async def test_many_tasks_are_read_off_the_list_and_what_slid_off_it_is_still_fo
     assert calls.sent[1].url.endswith("/api/rest/v1/generations/user/user-1")
 
 
+async def test_what_slid_off_the_list_costs_four_more_questions_and_the_others_are_no_news() -> None:
+    tasks = [replace(TASK, task_id=f"gen-{n}") for n in range(100)]
+    gone = [answer({"generations_by_pk": None})] * 4
+    calls = ScriptedCalls(answer(ME), answer({"generations": []}), *gone)
+    found = await ADAPTER.poll_many(context(calls), ACCOUNT, tasks)
+    assert len(calls.sent) == 6
+    assert [one.state for one in found.values()] == [TaskState.RUNNING] * 96
+
+
+async def test_everything_that_slid_off_the_list_is_asked_about_before_long() -> None:
+    tasks = [replace(TASK, task_id=f"gen-{n}") for n in range(12)]
+    asked: set[str] = set()
+    for _ in range(100):
+        one = answer({"generations_by_pk": ITEM})
+        calls = ScriptedCalls(answer(ME), answer({"generations": []}), *[one] * 4)
+        await ADAPTER.poll_many(context(calls), ACCOUNT, tasks)
+        asked |= {sent.url.rpartition("/")[2] for sent in calls.sent[2:]}
+    assert asked == {task.task_id for task in tasks}
+
+
 @pytest.mark.parametrize(
     ("changed", "found"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -27,6 +27,9 @@ from services.provider_pool.adapters.interface import (
     TransientFailure,
 )
 
+# Credits, or seconds of some thirty thousand years.
+_NUMBER_LIMIT: Final = 10**12
+
 
 class _Subscription(msgspec.Struct):
     tier: str
@@ -34,6 +37,27 @@ class _Subscription(msgspec.Struct):
     character_limit: int
     next_character_count_reset_unix: int | None = None
     status: str = "active"
+
+
+class Item(msgspec.Struct, frozen=True):
+    """Something that was spoken. `request_id`: of the request that it was the answer to."""
+
+    id: str = msgspec.field(name="history_item_id")
+    date_s: Annotated[int, msgspec.Meta(ge=0, le=_NUMBER_LIMIT)] = msgspec.field(name="date_unix")
+    text: str | None = None
+    voice_id: str | None = None
+    model_id: str | None = None
+    request_id: str | None = None
+    content_type: str | None = None
+    state: str | None = None
+    characters_before: int | None = msgspec.field(default=None, name="character_count_change_from")
+    characters_after: int | None = msgspec.field(default=None, name="character_count_change_to")
+
+
+class _History(msgspec.Struct, frozen=True):
+    history: list[object]
+    last_id: str | None = msgspec.field(default=None, name="last_history_item_id")
+    has_more: bool = False
 
 
 _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
@@ -69,8 +93,6 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
 _CONTENT: Final = re.compile(r"moderat|violat|content_(?:policy|against|block|filter)")
 _REFUSED: Final = frozenset({400, 403, 422})
 _PAYS: Final = frozenset({"active", "trialing", "free"})
-# Credits, or seconds of some thirty thousand years.
-_NUMBER_LIMIT: Final = 10**12
 # Requests at once, by plan; headers tell it only in answers that are paid for.
 _CONCURRENCY: Final[Mapping[str, int]] = {
     "free": 2,
@@ -93,6 +115,35 @@ def sound(answer: HttpAnswer) -> bytes:
 def cost_millis(answer: HttpAnswer) -> int | None:
     """Thousandths of a credit, where the answer tells."""
     return reading.cost_millis(answer.headers.get("character-cost"))
+
+
+def request_id(answer: HttpAnswer) -> str:
+    """What the request is called in the history; empty where the answer does not tell."""
+    return reading.word(answer.headers.get("request-id"))
+
+
+def history(answer: HttpAnswer) -> tuple[list[Item], str | None]:
+    """A page of what was spoken, and behind which item the next begins. Raises ProtocolViolation."""
+    page = reading.shaped(answer, _History)
+    items = [item for item in reading.readable(page.history, Item) if reading.word(item.id)]
+    return items, reading.word(page.last_id) or None if page.has_more else None
+
+
+def is_since(item: Item, since_ms: int) -> bool:
+    """Whether it may have been spoken since then: its date is in whole seconds."""
+    return (item.date_s + 1) * 1000 > since_ms
+
+
+def cost_of(item: Item) -> int | None:
+    """Thousandths of a credit, where the item tells."""
+    if item.characters_before is None or item.characters_after is None:
+        return None
+    return reading.cost_millis(item.characters_after - item.characters_before) or None
+
+
+def is_not_permitted(answer: HttpAnswer) -> bool:
+    """Whether the key may do other things, and not this."""
+    return answer.status in (401, 403) and "missing_permissions" in _words(answer)
 
 
 def subscription(answer: HttpAnswer) -> AccountStatus:

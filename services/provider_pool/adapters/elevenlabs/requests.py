@@ -8,15 +8,24 @@ from typing import Final
 from urllib.parse import quote
 
 from services.chassis.settings import Secret
+from services.provider_pool.adapters import answer_reading as reading
+from services.provider_pool.adapters.elevenlabs.answers import Item
 from services.provider_pool.adapters.interface import (
     AccountAccess,
     Generation,
     InvalidRequest,
     Kind,
     ModelSpec,
+    Prepared,
 )
 
 OFFICIAL: Final = "https://api.elevenlabs.io"
+
+# Of the formats that are sold; the history may have another than what was answered with.
+_CONTENT_TYPES: Final[Mapping[str, frozenset[str]]] = {
+    "mp3": frozenset({"audio/mpeg", "audio/mp3"}),
+    "wav": frozenset({"audio/wav", "audio/x-wav", "audio/wave"}),
+}
 
 # Written by people who want nobody to sing.
 _INSTRUMENTAL: Final = re.compile(
@@ -49,13 +58,31 @@ def path_of(generation: Generation, spec: ModelSpec, account: AccountAccess) -> 
     """Below the account's address. The option `voice_<name>` puts a voice of the account's own in the place of the usual one."""
     if generation.kind is not Kind.VOICE:
         return "/v1/music"
-    voice = account.options.get(f"voice_{generation.voice}") or _of(spec, "voices", generation.voice)
-    return f"/v1/text-to-speech/{quote(voice, safe='')}"
+    return f"/v1/text-to-speech/{quote(voice_of(generation, spec, account), safe='')}"
+
+
+def voice_of(generation: Generation, spec: ModelSpec, account: AccountAccess) -> str:
+    """The account's own, or the usual one."""
+    return account.options.get(f"voice_{generation.voice}") or _of(spec, "voices", generation.voice)
 
 
 def query_of(generation: Generation, spec: ModelSpec) -> list[tuple[str, str]]:
     """The format, said also where it is what is usual."""
     return [("output_format", _of(spec, "formats", generation.format))]
+
+
+def is_this(item: Item, prepared: Prepared, account: AccountAccess) -> bool:
+    """Whether the history's item is what was asked for, word for word, in a file of the format that was asked for."""
+    generation, spec = prepared.generation, prepared.spec
+    kind = (item.content_type or "").partition(";")[0].strip().lower()
+    return (
+        bool(reading.word(item.request_id))
+        and item.state in (None, "created")
+        and item.text == prepared.body["text"]
+        and item.model_id == spec.upstream
+        and item.voice_id == voice_of(generation, spec, account)
+        and kind in _CONTENT_TYPES[generation.format or "mp3"]
+    )
 
 
 def file_name_of(generation: Generation) -> str:
