@@ -159,7 +159,8 @@ class LeonardoAdapter(remote.RemoteAdapter):
         # What has slid off these pages is not lost.
         missing = [task for task in wanted.values() if task.task_id not in found]
         # Drawn, so that nobody is always behind the same others.
-        asked = random.sample(missing, min(len(missing), _SINGLE_CALLS))
+        drawn = set(random.sample(range(len(missing)), min(len(missing), _SINGLE_CALLS)))
+        asked = [task for number, task in enumerate(missing) if number in drawn]
         told = await asyncio.gather(*(self._poll_if_known(context, account, task) for task in asked))
         found |= {task.task_id: Snapshot(TaskState.RUNNING) for task in missing if task not in asked}
         found |= {task.task_id: one for task, one in zip(asked, told, strict=True) if one is not None}
