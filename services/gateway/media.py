@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,14 +17,13 @@ from multidict import CIMultiDict
 from services.chassis.clock import Clock
 from services.chassis.signed_links import PATH_PREFIX, Link, SignedLinks, SigningKeys
 from services.gateway import errors
+from services.gateway.media_conditions import range_counts, range_of
 
 __all__ = ["PATH_PREFIX", "Link", "Media", "MediaFiles", "MediaLinks", "SigningKeys", "headers_of", "opened"]
 
 # What the store may call an object: no dot first, no empty part, nothing to escape.
 _OBJECT_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,7}")
 _EXPIRES: Final = re.compile(r"[0-9]{1,12}")
-# One part of a file. Several at once are legal and wanted by nobody; HTTP lets a server ignore what it will not serve.
-_RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
 _DATES: Final = {
     "If-Modified-Since": "if_modified_since",
     "If-Unmodified-Since": "if_unmodified_since",
@@ -151,25 +151,16 @@ def _ignored(request: web.Request, facts: os.stat_result) -> frozenset[str]:
             getattr(request, attribute)
         except (ValueError, OverflowError):
             names.add(name)
-    if "Range" in request.headers and not _range_counts(request, facts, "If-Range" in names):
+    if "Range" in request.headers and not _range_counts(request, facts):
         names.add("Range")
     return frozenset(names)
 
 
-def _range_counts(request: web.Request, facts: os.stat_result, dated_badly: bool) -> bool:
-    wanted = request.headers.getall("Range")
-    if request.method != "GET" or len(wanted) != 1 or not _RANGE.fullmatch(wanted[0]):
-        return False
-    first, _, last = wanted[0].removeprefix("bytes=").partition("-")
-    if (first and last and int(last) < int(first)) or (not first and int(last) == 0):
-        return False
-    condition = request.headers.get("If-Range")
-    if condition is None:
-        return True
-    # The tag that aiohttp gives the file; it compares dates by itself, but no tags.
-    if condition == f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"':
-        return True
-    return not dated_badly and request.if_range is not None
+def _range_counts(request: web.Request, facts: os.stat_result) -> bool:
+    # As aiohttp makes the file's tag; it compares dates by itself, but no tags.
+    tag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+    modified_at = datetime.fromtimestamp(facts.st_mtime, UTC)
+    return bool(range_of(request)) and range_counts(request, tag, modified_at)
 
 
 def headers_of(object_key: str, left_s: int) -> dict[str, str]:
