@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from random import Random
 from statistics import median, quantiles
 from typing import Any, Final
 
 import aiohttp
 
 from services.gen.jobs.v1 import jobs_pb2 as jobs
-from tests.bench.findings import Finding, Section
+from tests.bench.findings import Finding, Section, of_slices
 from tests.bench.finishing import INSTANT
 from tests.bench.other_receivers import OtherReceivers
 from tests.bench.plan import Plan
@@ -116,42 +117,41 @@ async def measure(plan: Plan, engine: Engine = "SQLite") -> list[Section]:
         place = _Place(house, session, watched, others)
         await place.tell(0, watched.url())
         cases: dict[str, Callable[[], Any]] = {
-            "alone": partial(_slice, place, plan, ()),
-            "beside four good ones": partial(_slice, place, plan, _GOOD),
-            "beside four bad ones": partial(_slice, place, plan, _BAD),
+            "alone": partial(_slice, place, plan, itertools.count(), ()),
+            "beside four good ones": partial(_slice, place, plan, itertools.count(), _GOOD),
+            "beside four bad ones": partial(_slice, place, plan, itertools.count(), _BAD),
         }
         rounds: Rounds[Delays] = await alternate(cases, plan)
     return [_section(engine, rounds)]
 
 
-async def _slice(place: _Place, plan: Plan, answers: tuple[str, ...]) -> Delays:
-    """Everybody's jobs for some seconds; `answers`: what the others' receivers do, none where they have none."""
+async def _slice(place: _Place, plan: Plan, rounds: Iterator[int], answers: tuple[str, ...]) -> Delays:
+    """Everybody's jobs for some seconds; `answers`: what the others' receivers do, none where they have none.
+
+    rounds: a count of its own for every case, so that in one round all cases ask at the same moments.
+    """
     others_before = await place.others.answer(answers or _GOOD)
     for number, url in enumerate(place.others.urls, start=1):
         await place.tell(number, url if answers else "")
     before = len(place.watched.received)
-    seconds = max(plan.seconds, _SLICE_S)
+    seconds, dice = max(plan.seconds, _SLICE_S), Random(next(rounds))
     expected = round(_WATCHED_PER_S * seconds)
-    await asyncio.gather(
-        _ask(place, 0, expected, _WATCHED_PER_S),
-        *(
-            _ask(place, 1 + number, round(_OTHER_PER_S * seconds), _OTHER_PER_S)
-            for number in range(len(_BAD))
-        ),
-    )
+    counts = (expected, *(round(_OTHER_PER_S * seconds) for _ in _BAD))
+    moments = [sorted(dice.uniform(0, seconds) for _ in range(count)) for count in counts]
+    await asyncio.gather(*(_ask(place, number, at_s) for number, at_s in enumerate(moments)))
     arrived = await place.watched.until(before + expected, within_s=_PATIENCE_S)
     sent = await place.others.answer(answers or _GOOD) - others_before
     await place.drained()
     return Delays(tuple(map(_delay_ms, arrived[before:])), sent)
 
 
-async def _ask(place: _Place, number: int, count: int, per_s: float) -> None:
-    """Steadily, whatever the answers take."""
-    customer = place.customer(number)
+async def _ask(place: _Place, number: int, at_s: list[float]) -> None:
+    """At these moments, whatever the answers take."""
+    customer, started_s = place.customer(number), time.monotonic()
     async with asyncio.TaskGroup() as group:
-        for _ in range(count):
+        for moment_s in at_s:
+            await asyncio.sleep(max(0.0, started_s + moment_s - time.monotonic()))
             group.create_task(_make(customer, f"bench-{next(place.numbers)}"))
-            await asyncio.sleep(1 / per_s)
 
 
 async def _make(customer: Customer, key: str) -> None:
@@ -173,25 +173,24 @@ def _section(engine: Engine, rounds: Rounds[Delays]) -> Section:
     bad, good = "beside four bad ones", "beside four good ones"
 
     def share(name: str, base: str) -> Finding:
-        slices = tuple(rounds.ratios(name, base, lambda delays: delays.p99_ms))
-        measured = p99(together[name]) / p99(together[base])
-        return Finding(f"p99 {name}, of p99 {base}", measured, "×", _TARGET, at_least=False, slices=slices)
+        slices = rounds.ratios(name, base, lambda delays: delays.p99_ms)
+        return of_slices(f"p99 {name}, of p99 {base}", slices, "×", target=_TARGET, at_least=False)
 
     findings = (
         share(bad, "alone"),
         share(bad, good),
-        *(Finding(f"p99 {name}", p99(ms), "ms") for name, ms in together.items()),
-        *(Finding(f"median {name}", median(ms), "ms") for name, ms in together.items()),
+        *(Finding(f"p99 {name}, all slices together", p99(ms), "ms") for name, ms in together.items()),
+        *(Finding(f"p50 {name}, all slices together", median(ms), "ms") for name, ms in together.items()),
     )
     others = round(median(delays.others for delays in rounds.of(bad)))
     text = (
         f"From the moment a job has ended to the arrival of its webhook, which is signed and sent over a connection of its "
-        f"own. In every slice the same jobs are made: {_WATCHED_PER_S:.0f} a second of the customer that is watched and "
+        f"own. In every slice of a round the same jobs are made at the same moments, which are drawn by lot: "
+        f"{_WATCHED_PER_S:.0f} a second of the customer that is watched and "
         f"{_OTHER_PER_S:.0f} a second of each of four others. Alone: the others have no receivers. Beside four bad ones: "
         f"of theirs one {', one '.join(_BAD)}; they are sent to again as the contract says, first after five seconds; "
         f"they were sent {others} requests a slice. The others' receivers are a process that "
-        f"computes only when nobody else does: elsewhere they are other machines. Each p99 is that of all slices "
-        f"together.\n\n{rounds.trust()}"
+        f"computes only when nobody else does: elsewhere they are other machines.\n\n{rounds.trust()}"
     )
     return Section(
         f"Webhooks beside receivers that hang, fail, redirect and flood, on {engine}", findings, text
