@@ -12,7 +12,7 @@ from PIL import Image
 from services.provider_pool.adapters.sandbox.chart import draw_chart, write_chart
 from services.provider_pool.adapters.sandbox.chart_data import Chart, Point, chart_of
 from services.provider_pool.adapters.sandbox.chart_forms import scale_of
-from services.provider_pool.adapters.sandbox.chart_look import LOOKS
+from services.provider_pool.adapters.sandbox.chart_look import LOOKS, Sheet
 from services.provider_pool.adapters.sandbox.render_order import STYLES, RenderOrder
 
 SALES = "Quarterly sales: Q1 20, Q2 35, Q3 45"
@@ -62,6 +62,58 @@ def test_numbers_are_found_with_what_they_are_of(prompt: str, title: str, points
 
 
 @pytest.mark.parametrize(
+    ("prompt", "points"),
+    [
+        ("$1.2M in 2020, $2.5M in 2021", {"2020": "$1.2M", "2021": "$2.5M"}),
+        ("In 2020 we sold 100 bikes, in 2021 we sold 150 bikes", {"2020": "100 bikes", "2021": "150 bikes"}),
+        ("Use: 50% farms, 30% works, 20% homes", {"farms": "50%", "works": "30%", "homes": "20%"}),
+        ("Step 1: 10 minutes, Step 2: 20 minutes", {"Step 1": "10 minutes", "Step 2": "20 minutes"}),
+        (
+            "Visits: 900 in May, 1.2k in June, 2M in July",
+            {"May": "900", "June": "1,200", "July": "2,000,000"},
+        ),
+        ("Tower 300 m, mast 120 m", {"Tower": "300 m", "mast": "120 m"}),
+        ("Apples 3 kg, salt 500 g", {"Apples (kg)": "3", "salt (g)": "500"}),
+        ("Rent €900, food 300 €", {"Rent": "EUR 900", "food": "EUR 300"}),
+        ("Profit: Jan -$20, Feb $15", {"Jan": "-$20", "Feb": "$15"}),
+        ("Mon \u22125°C, Tue 3°C", {"Mon": "-5°C", "Tue": "3°C"}),
+        ("-5 apples, 3 pears", {"apples": "-5", "pears": "3"}),
+        ("A 0.001, B 0.002", {"A": "0.001", "B": "0.002"}),
+        ("Umsatz: Berlin 1.234.567, Hamburg 987.654", {"Berlin": "1,234,567", "Hamburg": "987,654"}),
+        ("Ventes : Paris 1 234,5 ; Lyon 987,2", {"Paris": "1,234.5", "Lyon": "987.2"}),
+        ("Lohn: Genf 1'200, Bern 900", {"Genf": "1,200", "Bern": "900"}),
+        ("10, 20, 30", {"1": "10", "2": "20", "3": "30"}),
+        ("Revenue: $1.2M, $2.5M", {"1": "$1.2M", "2": "$2.5M"}),
+        ("growth from 10 to 50 users", {"From": "10", "To": "50"}),
+        ("| Land | GDP |\n|---|---|\n| USA | 25.4 |\n| Japan | 4.2 |", {"USA": "25.4", "Japan": "4.2"}),
+        ("Land,GDP\nUSA,25.4\nJapan,4.2", {"USA": "25.4", "Japan": "4.2"}),
+        ("1. Apples: 10\n2. Pears: 20", {"Apples": "10", "Pears": "20"}),
+        ("Brazil 5 (1958), Germany 4 cups per day", {"Brazil": "5 cups", "Germany": "4 cups"}),
+        ("北京40,上海30", {"[cjk] 1": "40", "[cjk] 2": "30"}),
+        ("الرياض ٤٠، جدة ٣٠", {"[arabic] 1": "40", "[arabic] 2": "30"}),
+        ("1969 moon, 1989 wall", {"moon": "1969", "wall": "1989"}),
+    ],
+)
+def test_numbers_are_read_however_they_are_written(prompt: str, points: dict[str, str]) -> None:
+    assert told(prompt)[1] == points
+
+
+def test_more_numbers_than_fit_are_not_passed_over_in_silence() -> None:
+    chart = chart_of("; ".join(f"Item {number}: {number}" for number in range(1, 41)), 1)
+    assert (len(chart.points), chart.left_out) == (12, 28)
+    assert chart.title == "Item 1, Item 2, Item 3 and others"
+
+
+def test_a_number_is_set_smaller_and_never_cut() -> None:
+    sheet = Sheet(1280, 720, LOOKS["clean"])
+    said = "$3,456,789,012,345"
+    room = sheet.width(said, 5) * 0.6
+    assert 2 < sheet.size_of(said, 5, room) < 5
+    assert sheet.width(said, sheet.size_of(said, 5, room)) <= room
+    assert sheet.size_of("5", 5, room) == 5
+
+
+@pytest.mark.parametrize(
     ("prompt", "form"),
     [
         (SALES, "columns"),
@@ -71,6 +123,7 @@ def test_numbers_are_found_with_what_they_are_of(prompt: str, title: str, points
         ("A pie chart: A 1, B 2", "ring"),
         ("A bar chart of growth 2018 1, 2019 2, 2020 3, 2021 4, 2022 5", "columns"),
         ("A pie chart: A 1, B -2", "columns"),
+        ("It grew 20% in 2021, 30% in 2022 and 50% in 2023", "columns"),
     ],
 )
 def test_the_form_fits_the_numbers(prompt: str, form: str) -> None:
@@ -132,6 +185,15 @@ def test_every_number_has_its_colour_in_the_legend() -> None:
     pixels = np.asarray(draw_chart(order("A 10, B 20, C 40, D 5", 1280, 720)), dtype=np.int16)[:, 900:]
     for colour in LOOKS["clean"].data[:4]:
         assert (np.abs(pixels - colour).max(axis=2) < 12).any()
+
+
+def test_a_full_chart_has_all_its_numbers_in_the_legend() -> None:
+    legends = [
+        np.asarray(draw_chart(order(f"{numbers}, L {last}", 1280, 720)))[150:480, 900:]
+        for numbers in [", ".join(f"{letter} 20" for letter in "ABCDEFGHIJK")]
+        for last in (10, 11)
+    ]
+    assert not np.array_equal(legends[0], legends[1])
 
 
 @pytest.mark.parametrize(

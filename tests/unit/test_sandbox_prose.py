@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.provider_pool.adapters.sandbox.prose import topic_of, write_prose, written
-from services.provider_pool.adapters.sandbox.prose_phrases import SIGNED
+from services.provider_pool.adapters.sandbox.prose_phrases import SIGNED, STOP_WORDS
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
 from services.provider_pool.media.probe import TEXT_LIMIT_BYTES, probe
 
@@ -50,6 +50,13 @@ def test_the_same_prompt_and_seed_are_the_same_text_and_others_are_others() -> N
     assert first != written("about coffee", 1, 100)
 
 
+@pytest.mark.parametrize("words", range(3, 20))
+def test_a_short_text_does_not_break_off_before_the_word_that_matters(words: int) -> None:
+    said = written("A slogan for a ferry line", 1, words)
+    assert said.rstrip(".").split()[-1].casefold() not in STOP_WORDS
+    assert " A " not in said
+
+
 def test_a_poem_has_lines_and_a_letter_an_address() -> None:
     assert written("a poem about rain", 1, 200).count("\n") > 8
     assert written("an email about rain", 1, 200).startswith(("Dear", "Hello"))
@@ -62,6 +69,12 @@ def test_a_poem_has_lines_and_a_letter_an_address() -> None:
         ("Explain quantum computing", "quantum computing"),
         ("The moon", "The moon"),
         ("Please write 200 words about tea.", "tea"),
+        ("A slogan for a ferry line", "a ferry line"),
+        ("A short poem about the sea", "the sea"),
+        ("Product description: wireless headphones", "wireless headphones"),
+        ("List 5 ideas for a birthday party", "a birthday party"),
+        ("What is the capital of France?", "the capital of France"),
+        ("A letter from the sea", "A letter from the sea"),
         ("", "a subject of your choice"),
     ],
 )

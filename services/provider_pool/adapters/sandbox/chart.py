@@ -14,6 +14,8 @@ from services.provider_pool.adapters.sandbox.picture import write_png
 from services.provider_pool.adapters.sandbox.render_order import RenderOrder
 
 _SMOOTHING = 2
+# The least height of a line of the legend, whose type is 2.5.
+_LEGEND_ROW = 2.7
 _USUAL_STYLE = "clean"
 
 
@@ -53,7 +55,8 @@ def _head(sheet: Sheet, chart: Chart, margin: float) -> float:
     if len(lines) > 1:
         size = 5.0
         lines = sheet.lines(chart.title, size, width - 2 * margin, 2)
-    note = f"{len(chart.points)} figures" + ("" if chart.found else ", made up for illustration")
+    all_ = f" of {len(chart.points) + chart.left_out}" if chart.left_out else ""
+    note = f"{len(chart.points)}{all_} figures" + ("" if chart.found else ", made up for illustration")
     tall = margin + len(lines) * size * 1.25 * unit + 5 * unit
     if look.band is not None:
         sheet.pen.rectangle((0, 0, width, tall), look.band)
@@ -95,7 +98,7 @@ def _legend(sheet: Sheet, chart: Chart, box: Box) -> None:
     x, y = left + 2 * unit, top + 1.8 * unit
     sheet.text(x, y, "Legend", 2.6, look.quiet, bold=True)
     room = min(4.2 * unit, (bottom - y - 4.2 * unit) / len(chart.points))
-    most = max(1, int((bottom - y - 4.2 * unit) / max(room, 3.2 * unit)))
+    most = max(1, int((bottom - y - 4.2 * unit) / max(room, _LEGEND_ROW * unit)))
     for place, point in enumerate(chart.points[:most]):
         middle = y + 4 * unit + room * (place + 0.5)
         half = min(0.9 * unit, room * 0.3)
@@ -118,7 +121,7 @@ def _remarkable(chart: Chart) -> list[tuple[str, str]]:
         (chart.said(lowest.value), f"Lowest: {lowest.label}"),
     ]
     first, last = chart.points[0].value, chart.points[-1].value
-    if chart.form in ("line", "columns") and first > 0 and last > 0:
+    if chart.of_times and first > 0 and last > 0:
         facts.insert(
             0, (f"{(last - first) / first:+.0%}", f"{chart.points[0].label} to {chart.points[-1].label}")
         )
@@ -136,11 +139,11 @@ def _facts(sheet: Sheet, chart: Chart, box: Box, *, upright: bool) -> None:
         sheet.card((left, y, right, y + tall), look.card)
         sheet.pen.rectangle((left, y + tall * 0.18, left + 0.7 * unit, y + tall * 0.82), look.colour(place))
         wide = right - left - 5 * unit
-        size = min(5.0, tall / unit * 0.4)
+        size = sheet.size_of(number, min(5.0, tall / unit * 0.4), wide)
         sheet.text(
             left + 2.6 * unit,
             y + tall * 0.42,
-            sheet.fitted(number, size, wide),
+            number,
             size,
             look.ink,
             anchor="lm",

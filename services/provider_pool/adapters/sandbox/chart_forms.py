@@ -39,11 +39,16 @@ def draw(sheet: Sheet, chart: Chart, box: Box) -> None:
             _ring(sheet, chart, box)
 
 
+def _under(sheet: Sheet, chart: Chart) -> float:
+    """Room between the lowest line and the names, where numbers stand below what they are of."""
+    return 3.6 * sheet.unit if chart.form == "line" or min(point.value for point in chart.points) < 0 else 0.0
+
+
 def _axis(sheet: Sheet, chart: Chart, box: Box) -> tuple[Box, float, float]:
     """Draw the lines of the values; the box that remains for the data, and the lowest and highest value."""
     low, high, step = scale_of(chart)
     look, unit = sheet.look, sheet.unit
-    left, top, right, bottom = box[0], box[1] + 4 * unit, box[2], box[3] - 5.5 * unit
+    left, top, right, bottom = box[0], box[1] + 4 * unit, box[2], box[3] - 5.5 * unit - _under(sheet, chart)
     count = round((high - low) / step)
     labels = [chart.said(round(low + step * place, 9)) for place in range(count + 1)]
     left += max(sheet.width(label, 2.4) for label in labels) + 1.5 * unit
@@ -63,20 +68,20 @@ def _columns(sheet: Sheet, chart: Chart, box: Box) -> None:
         middle, wide = left + room * (place + 0.5), min(room * 0.62, 16 * unit)
         tip = bottom - (bottom - top) * (point.value - low) / (high - low)
         sheet.card((middle - wide / 2, min(tip, zero), middle + wide / 2, max(tip, zero)), look.colour(place))
-        said = sheet.fitted(chart.said(point.value), 2.8, room)
+        said = chart.said(point.value)
         above = point.value >= 0
         sheet.text(
             middle,
             tip + (-0.8 if above else 0.8) * unit,
             said,
-            2.8,
+            sheet.size_of(said, 2.8, room),
             look.ink,
             anchor="mb" if above else "mt",
             bold=True,
         )
         sheet.text(
             middle,
-            bottom + 1.4 * unit,
+            bottom + _under(sheet, chart) + 1.4 * unit,
             sheet.fitted(point.label, 2.5, room * 0.96),
             2.5,
             look.ink,
@@ -124,18 +129,23 @@ def _line(sheet: Sheet, chart: Chart, box: Box) -> None:
             (x - size, y - size, x + size, y + size), look.ground, look.colour(0), max(2, round(0.5 * unit))
         )
         rising = place == 0 or point.value >= chart.points[place - 1].value
-        said = sheet.fitted(chart.said(point.value), 2.6, room)
+        said = chart.said(point.value)
         sheet.text(
             x,
             y + (-1.9 if rising else 1.9) * unit,
             said,
-            2.6,
+            sheet.size_of(said, 2.6, room),
             look.ink,
             anchor="mb" if rising else "mt",
             bold=True,
         )
         sheet.text(
-            x, bottom + 1.4 * unit, sheet.fitted(point.label, 2.5, room * 0.96), 2.5, look.ink, anchor="mt"
+            x,
+            bottom + _under(sheet, chart) + 1.4 * unit,
+            sheet.fitted(point.label, 2.5, room * 0.96),
+            2.5,
+            look.ink,
+            anchor="mt",
         )
 
 
@@ -161,7 +171,7 @@ def _ring(sheet: Sheet, chart: Chart, box: Box) -> None:
         if sweep > 16:
             middle = math.radians(angle + sweep / 2)
             far = radius * (1 + _RING_HOLE) / 2
-            said = f"{point.value / total:.0%}"
+            said = chart.said(point.value) if chart.after == "%" else f"{point.value / total:.0%}"
             ink = _readable_on(look.colour(place))
             sheet.text(
                 x + far * math.cos(middle), y + far * math.sin(middle), said, 3, ink, anchor="mm", bold=True
@@ -169,8 +179,8 @@ def _ring(sheet: Sheet, chart: Chart, box: Box) -> None:
         angle += sweep
     hole = radius * _RING_HOLE
     sheet.pen.ellipse((x - hole, y - hole, x + hole, y + hole), look.ground)
-    said = sheet.fitted(chart.said(total), 6, hole * 1.6)
-    sheet.text(x, y - 1 * unit, said, 6, look.ink, anchor="mm", bold=True)
+    said = chart.said(round(total, 9))
+    sheet.text(x, y - 1 * unit, said, sheet.size_of(said, 6, hole * 1.6), look.ink, anchor="mm", bold=True)
     sheet.text(x, y + 4 * unit, "in all", 2.6, look.quiet, anchor="mm")
 
 

@@ -66,6 +66,11 @@ _PAPER: Final = _look(
 LOOKS: Final = {"clean": _CLEAN, "bold": _BOLD, "dark": _DARK, "paper": _PAPER}
 
 
+# Units of type: the least that can be read, and the steps down to it.
+_SMALLEST: Final = 1.4
+_SMALLER: Final = 0.1
+
+
 @functools.cache
 def font(size_px: int) -> Font:
     """Type of about this height."""
@@ -109,6 +114,12 @@ class Sheet:
     def fitted(self, said: str, size: float, width_px: float) -> str:
         """One line of this width, cut short if it must be."""
         return self.lines(said, size, width_px, 1)[0]
+
+    def size_of(self, said: str, size: float, width_px: float) -> float:
+        """The largest type up to `size` in which a line has this width: a number that is cut is another number."""
+        while size > _SMALLEST and self.width(said, size) > width_px:
+            size -= _SMALLER
+        return size
 
     def card(self, box: Box, colour: Colour) -> None:
         """A rectangle, with the look's corners."""

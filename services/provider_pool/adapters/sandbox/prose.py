@@ -34,9 +34,18 @@ _WORD_MAX: Final = 40
 _READ_MAX: Final = 4_000
 _MARKER: Final = re.compile(r"\[sandbox:[^\]]*\]")
 _ASKED_WORDS: Final = re.compile(r"\b(\d{1,4})[ -]words?\b", re.IGNORECASE)
+_TEXTS: Final = frozenset({"article", "essay", "text", "paragraph", "post", "tagline", "summary", "ideas"})
 _REQUEST: Final = re.compile(
-    r"^(?:please\s+|can you\s+|could you\s+)?(?:write|compose|draft|create|tell|give|explain|describe|summari[sz]e|generate)"
-    r"\s+(?:me\s+|us\s+)?(?:(?:an?|the|some|one|two|three)\s+)?",
+    r"^(?:please\s+|can you\s+|could you\s+)?(?:write|compose|draft|create|tell|give|explain|describe|summari[sz]e|generate"
+    r"|list|name|suggest)"
+    r"\s+(?:me\s+|us\s+)?(?:(?:an?|the|some|one|two|three|\d{1,2})\s+)?"
+    r"|^(?:what|who)\s+(?:is|are|was|were)\s+",
+    re.IGNORECASE,
+)
+# "A slogan for …", "Product description: …": a request without a verb.
+_KIND: Final = re.compile(
+    rf"^(?:an?\s+|the\s+)?(?:[^\W\d]+\s+){{0,2}}(?:{'|'.join(sorted(set().union(*FORMS.values(), _TEXTS)))})"
+    r"(?:\s+(?:about|on|for|of|to)\s+|\s*:\s*)",
     re.IGNORECASE,
 )
 _ABOUT: Final = re.compile(r"\b(?:about|on|for|describing|explaining|regarding|of)\s+", re.IGNORECASE)
@@ -49,7 +58,7 @@ def written(prompt: str, seed: int, max_words: int) -> str:
     rng = random.Random(int.from_bytes(digest[:8], "big"))
     asked = _ASKED_WORDS.search(said)
     wanted = min(max_words, int(asked[1]) if asked and int(asked[1]) else _USUAL_WORDS)
-    form, topic = _form_of(said), topic_of(said)
+    form, topic = _form_of(said), _inside(topic_of(said))
     sentences = _sentences(topic, _keywords(said, topic), form, rng)
     if form == "poem":
         return _verses(sentences, topic, wanted)
@@ -59,9 +68,10 @@ def written(prompt: str, seed: int, max_words: int) -> str:
 def topic_of(said: str) -> str:
     """What a request is about, without the request."""
     plain = _ASKED_WORDS.sub("", said)
-    request = _REQUEST.match(plain)
-    topic = plain[request.end() :] if request else plain
-    if request and (about := _ABOUT.search(topic)):
+    request, kind = _REQUEST.match(plain), _KIND.match(plain)
+    topic = plain[request.end() :] if request else plain[kind.end() :] if kind else plain
+    asks = request and not request[0].casefold().startswith(("what", "who"))
+    if asks and (about := _ABOUT.search(topic)):
         topic = topic[about.end() :]
     topic = re.split(r"[.!?;:\n]|,\s", topic.strip(" .!?:;,\"'"))[0]
     words = topic.split()[:_TOPIC_WORDS]
@@ -70,9 +80,15 @@ def topic_of(said: str) -> str:
     return " ".join(word[:_WORD_MAX] for word in words).strip(" ,;:\"'") or "a subject of your choice"
 
 
+def _inside(topic: str) -> str:
+    """The topic as it stands in the middle of a sentence."""
+    first, space, rest = topic.partition(" ")
+    return f"{first.lower()} {rest}" if space and first in ("A", "An", "The") else topic
+
+
 def write_prose(order: RenderOrder, path: Path) -> None:
     """Write an order of kind text into a UTF-8 file."""
-    path.write_bytes((written(order.prompt, order.seed, order.max_words) + "\n").encode())
+    path.write_bytes(written(order.prompt, order.seed, order.max_words).encode())
 
 
 def _printable(text: str) -> str:
@@ -158,4 +174,9 @@ def _count(text: str) -> int:
 
 def _cut(sentence: str, wanted: int) -> str:
     words = sentence.split()
-    return sentence if len(words) <= wanted else " ".join(words[:wanted]).rstrip(" ,;:-") + "."
+    if len(words) <= wanted:
+        return sentence
+    kept = words[:wanted]
+    while len(kept) > 1 and kept[-1].casefold() in STOP_WORDS:
+        kept.pop()
+    return " ".join(kept).rstrip(" ,;:-") + "."
