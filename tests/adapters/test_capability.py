@@ -50,9 +50,25 @@ def test_a_short_side_may_have_a_limit_of_its_own(width: int, height: int, fits:
     assert replace(TAKES_PICTURES, short_side_max=2160).accepts(picture) is fits
 
 
-@pytest.mark.parametrize(("width", "height"), [(720, 720), (1280, 721), (3840, 2160), (0, 0)])
+@pytest.mark.parametrize(("width", "height"), [(700, 700), (1280, 721), (720, 1080), (3840, 2160), (0, 0)])
 def test_a_size_that_is_not_in_the_table_is_not_taken(width: int, height: int) -> None:
     assert not TAKES_FILMS.accepts(replace(FILM, width=width, height=height))
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ((720, 720), Size(960, 960, "720p", "1:1")),
+        ((960, 720), Size(1112, 834, "720p", "4:3")),
+        ((720, 960), Size(834, 1112, "720p", "3:4")),
+        ((480, 480), Size(640, 640, "480p", "1:1")),
+        ((960, 960), Size(960, 960, "720p", "1:1")),
+    ],
+)
+def test_lines_and_a_ratio_name_a_size(asked: tuple[int, int], made: Size) -> None:
+    film = replace(FILM, width=asked[0], height=asked[1])
+    assert TAKES_FILMS.accepts(film)
+    assert TABLES["seedance-2"].possible(film) == (made,)
 
 
 @pytest.mark.parametrize(

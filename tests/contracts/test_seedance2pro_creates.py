@@ -196,7 +196,7 @@ async def test_a_duration_is_spelled_in_three_ways(shop: Storefront, duration: A
 async def test_a_wrong_input_is_400_and_named(shop: Storefront, inputs: dict[str, Any]) -> None:
     answer = await Client(shop).task(**inputs)
     refused(answer, 400, INPUTS)
-    assert list(inputs)[-1] in answer.body["message"] or "reference" in answer.body["message"]
+    assert f"inputs.{list(inputs)[-1]}" in answer.body["message"]
     assert shop.jobs.created == []
 
 
@@ -251,8 +251,34 @@ async def test_references_are_followed_in_the_order_that_the_prompt_means(shop: 
     )
     assert answer.status == 200
     assert roles(shop) == [(A, "IMAGE"), (B, "IMAGE"), (C, "VIDEO")]
-    assert order(shop).generation.prompt == prompt
+    assert order(shop).generation.prompt == "@Image1 moves as in @Video1, in the light of @Image2"
     assert (await record(shop))["creditsUsed"] == 450
+
+
+@pytest.mark.parametrize(
+    "written,meant",
+    [
+        ("@1,@2.", "@Image1,@Video1."),
+        ("\u8ba9@1\u50cf@2\u90a3\u6837\u8d70", "\u8ba9@Image1\u50cf@Video1\u90a3\u6837\u8d70"),
+        ("(@1)'s", "(@Image1)'s"),
+        ("@0 @3 @01 @100", "@0 @3 @01 @100"),
+        ("me@1.com @1st @1.5 @@1 @1_a", "me@1.com @1st @1.5 @@1 @1_a"),
+    ],
+)
+async def test_only_what_means_a_reference_is_one(shop: Storefront, written: str, meant: str) -> None:
+    await Client(shop).task(prompt=written, videoInputMode="reference", urls=[A], videoUrls=[B])
+    assert order(shop).generation.prompt == meant
+
+
+async def test_a_prompt_of_nothing_but_references_stays_one_that_models_take(shop: Storefront) -> None:
+    answer = await Client(shop).task(prompt="@1 " * 1333, videoInputMode="reference", urls=[A])
+    assert answer.status == 200
+    assert len(order(shop).generation.prompt) < 5_000
+
+
+async def test_key_frames_are_not_spoken_of_by_number(shop: Storefront) -> None:
+    await Client(shop).task(prompt="@1 opens", urls=[A])
+    assert order(shop).generation.prompt == "@1 opens"
 
 
 async def test_as_many_references_as_are_promised_are_taken(shop: Storefront) -> None:

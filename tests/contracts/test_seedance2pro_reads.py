@@ -123,8 +123,11 @@ async def test_a_failed_task_reads_as_documented(
     )
     message, _, detail = error.partition(": ")
     assert message == "Task execution failed"
+    code, _, why = detail.partition(": ")
     about_a_reference = "REFERENCE" in jobs.FailureReason.Name(reason)
-    assert detail in ({"invalid_reference_image", "reference_unavailable"} if about_a_reference else {""})
+    assert code in ({"invalid_reference_image", "reference_unavailable"} if about_a_reference else {""})
+    # What is a good file, but not one for this model, has words of its own.
+    assert bool(why) == (reason == jobs.FAILURE_REASON_REFERENCE_UNSUITABLE)
 
 
 async def test_another_customers_task_is_denied(shop: Storefront) -> None:

@@ -42,6 +42,14 @@ def is_taken(generation: Generation, found: Probe, role: Role = Role.PRIMARY) ->
         ((854, 480), (864, 496), True),
         ((864, 496), (854, 480), True),
         ((480, 854), (496, 864), True),
+        # lines and a ratio, and what they are at makers of films
+        ((720, 720), (720, 720), True),
+        ((720, 720), (960, 960), True),
+        ((960, 720), (1120, 832), True),
+        ((720, 960), (834, 1112), True),
+        ((720, 960), (1112, 834), False),
+        ((720, 720), (640, 640), False),
+        ((720, 720), (1440, 1440), False),
         # another class, another ratio, the wrong way round
         ((1280, 720), (864, 496), False),
         ((1280, 720), (1920, 1080), False),

@@ -28,7 +28,7 @@ class Size:
 
 @dataclass(frozen=True)
 class SizeTable:
-    """The sizes of one family of models.
+    """The sizes of one family of models. Some contracts name them by lines and ratio: 720x720 is the 1:1 of "720p".
 
     Where the ratio is to follow a picture, a generation names a square as wide as the 16:9 size of a resolution, which
     the output has to fit into.
@@ -39,6 +39,13 @@ class SizeTable:
     def find(self, width: int, height: int) -> Size | None:
         """The size of exactly so many pixels."""
         return next((size for size in self.sizes if (size.width, size.height) == (width, height)), None)
+
+    def by_lines(self, width: int, height: int) -> Size | None:
+        """The size of the resolution with as many lines as the shorter side has pixels, and of exactly this ratio."""
+        resolution, ratio = f"{min(width, height)}p", _ratio(width, height)
+        return next(
+            (size for size in self.sizes if (size.resolution, size.ratio) == (resolution, ratio)), None
+        )
 
     def within(self, width: int, height: int) -> tuple[Size, ...]:
         """What an adaptive generation of this square may become; nothing where it is not the square of a resolution."""
@@ -59,7 +66,8 @@ class SizeTable:
         """Every size that the generation may have: one, unless its ratio is to follow a picture."""
         if generation.adaptive_ratio:
             return self.within(generation.width, generation.height)
-        size = self.find(generation.width, generation.height)
+        asked = (generation.width, generation.height)
+        size = self.find(*asked) or self.by_lines(*asked)
         return () if size is None else (size,)
 
     def chosen(self, generation: Generation, references: Sequence[ReferenceFile]) -> Size | None:

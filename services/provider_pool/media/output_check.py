@@ -3,6 +3,7 @@
 Kind and format are never something else. Pictures have exactly the pixels asked for. Films may be off by what encoders and
 providers round: by 3 % on each side, or to another size of the same class, which is one whose area is within 10 % and whose
 ratio within 5 % of what was asked for: a 480p film of 16:9 is 854 x 480 here and 864 x 496 there, and never one of 720p.
+Where lines and a ratio were asked for, it is what makers of films have for them: for 720 x 720 the 1:1 of 720p, 960 x 960.
 Durations may be off by a second.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from services.provider_pool.adapters.frames import TABLES
 from services.provider_pool.adapters.interface import Generation, Kind, OutputUnavailable, Role
 from services.provider_pool.media.probe import Probe
 
@@ -34,6 +36,9 @@ _TYPES: Final[Mapping[Kind, str]] = {
     Kind.MUSIC: "audio/",
     Kind.TEXT: "text/plain",
 }
+
+_FILMS: Final = TABLES["seedance-2-4k"]
+"""All sizes of films that have names."""
 
 _EXTENSIONS: Final[Mapping[str, str]] = {"jpeg": "jpg"}
 """Of formats whose files are called otherwise."""
@@ -71,12 +76,16 @@ def _fits(generation: Generation, got: tuple[int, int]) -> bool:
             for side, limit in zip(got, asked, strict=True)
         )
         return within or 16 * _area(got) * 100 <= 9 * _area(asked) * (100 + AREA_TOLERANCE_PERCENT)
-    pairs = zip(got, asked, strict=True)
-    if all(100 * abs(side - wanted) <= SIDE_TOLERANCE_PERCENT * wanted for side, wanted in pairs):
+    named = _FILMS.by_lines(*asked)
+    if _has_sides(got, asked) or (named is not None and _has_sides(got, (named.width, named.height))):
         return True
     return _near(_area(got), _area(asked), AREA_TOLERANCE_PERCENT) and _near(
         got[0] * asked[1], asked[0] * got[1], RATIO_TOLERANCE_PERCENT
     )
+
+
+def _has_sides(got: tuple[int, int], asked: tuple[int, int]) -> bool:
+    return all(_near(side, wanted, SIDE_TOLERANCE_PERCENT) for side, wanted in zip(got, asked, strict=True))
 
 
 def _area(size: tuple[int, int]) -> int:

@@ -140,6 +140,14 @@ async def test_an_account_may_have_an_endpoint_and_an_address_of_its_own() -> No
     assert sent.json["model"] == "ep-1"
 
 
+async def test_references_that_the_prompt_speaks_of_are_named_in_words(tmp_path: Path) -> None:
+    asked = replace(FILM, prompt="@Image1 in the light of @Image2 (@Video1, @Image10, @Image1a)")
+    sent = await submitted(asked, image_file(tmp_path), image_file(tmp_path))
+    assert isinstance(sent.json, dict)
+    text = sent.json["content"][0]["text"]
+    assert text == "image 1 in the light of image 2 (@Video1, @Image10, @Image1a)"
+
+
 @pytest.mark.parametrize(
     ("written", "sent"),
     [
@@ -156,7 +164,7 @@ def test_what_looks_like_a_setting_in_a_prompt_is_none(written: str, sent: str) 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"width": 720, "height": 720},
+        {"width": 700, "height": 700},
         {"duration_s": 3},
         {"model": "seedance-2.0-fast", "width": 1920, "height": 1080},
         {"references": (Reference(url="u", role=ReferenceRole.VIDEO),)},

@@ -40,6 +40,11 @@ def test_a_film_is_asked_for_with_everything_that_has_a_price() -> None:
     }
 
 
+def test_references_that_the_prompt_speaks_of_are_named_as_its_documents_have_them() -> None:
+    asked = following(ReferenceRole.IMAGE, prompt="@Image1 turns")
+    assert requests.body_of(asked, SPECS["seedance-2.0"])["prompt"] == "@Image1 turns"
+
+
 def test_a_seed_is_sent_unless_it_means_any() -> None:
     assert ADAPTER.prepare(replace(FILM, seed=7), SPECS["seedance-2.0"]).body["seed"] == 7
     assert "seed" not in ADAPTER.prepare(replace(FILM, seed=-1), SPECS["seedance-2.0"]).body

@@ -101,6 +101,12 @@ def test_without_an_address_for_hints_none_is_named() -> None:
     assert requests.body_of({"prompt": "x"}, FILM, (), "") == {"input": {"prompt": "x"}}
 
 
+def test_references_that_the_prompt_speaks_of_are_named_in_brackets() -> None:
+    follows = tuple(Reference(url="u", role=role) for role in (ReferenceRole.IMAGE, ReferenceRole.VIDEO))
+    asked = replace(FILM, prompt="@Image1 as in @Video1, not @Image2", references=follows)
+    assert requests.input_of(asked, SPEC)["prompt"] == "[Image1] as in [Video1], not @Image2"
+
+
 def test_a_seed_is_sent_unless_it_means_any_and_a_ratio_may_follow_a_picture() -> None:
     asked = replace(FILM, seed=7, width=864, height=864, adaptive_ratio=True)
     body = ADAPTER.prepare(asked, SPEC).body

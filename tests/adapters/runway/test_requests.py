@@ -42,6 +42,12 @@ async def submitted(generation: Generation, *files: ReferenceFile) -> Sent:
     return calls.only
 
 
+async def test_references_that_the_prompt_speaks_of_are_named_in_words(tmp_path: Path) -> None:
+    sent = await submitted(replace(FILM, prompt="@Image1 turns, not @Image2"), image_file(tmp_path))
+    assert isinstance(sent.json, dict)
+    assert sent.json["promptText"] == "image 1 turns, not @Image2"
+
+
 async def test_a_film_of_words_is_asked_for_with_every_field_that_has_a_price() -> None:
     sent = await submitted(FILM)
     assert (sent.method, sent.url, sent.billable) == (

@@ -42,8 +42,8 @@ FAILURES: Final[dict[int, str]] = {
     "contents. Your credits were returned.",
     pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: "A reference file could not be fetched from its URL. Your credits were "
     "returned; please check that anybody can open it over HTTPS.",
-    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: "A reference file is not of a size that the model takes. Your credits were "
-    "returned; please use one of another size.",
+    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: "A reference file is not of a size or length that the model takes. Your "
+    "credits were returned; please use another one.",
 }
 
 

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from services.chassis.errors import ServiceError
 from services.gateway.contract import Answer, ErrorCode, Route
 from services.gateway.contracts.seedance2pro.wire import ErrorBody
-from services.gateway.error_answers import credits_told, headers_of, passes
+from services.gateway.error_answers import credits_told, headers_of, passes, sentence_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,11 @@ ERROR_CODES: Final = (
     ErrorCode(429, "Concurrency limit reached", "As many tasks are in progress as may be; see `limit`."),
     ErrorCode(429, "Rate limit exceeded", "Too many requests in the last minute; see Retry-After."),
     ErrorCode(500, "Internal server error", "Something went wrong on our side."),
-    ErrorCode(503, "Model temporarily unavailable", "Nothing was charged; see Retry-After."),
+    ErrorCode(
+        503,
+        "Model temporarily unavailable",
+        "See Retry-After; with the same Idempotency-Key nothing is charged twice.",
+    ),
 )
 
 
@@ -120,7 +124,7 @@ def _message(row: _Row, error: ServiceError) -> str:
     if not row.explained:
         return row.message
     within = error.reason == "MALFORMED_REQUEST" and error.metadata.get("field", "").startswith("inputs.")
-    return f"{_INPUTS if within else row.message}: {error.message}"
+    return f"{_INPUTS if within else row.message}: {sentence_of(error)}"
 
 
 def _number(error: ServiceError, name: str) -> Any:

@@ -61,7 +61,7 @@ GUIDE: Final = (
             ),
             (
                 "What can be told at once is answered **400**, and nothing is reserved. What is behind a URL is fetched after "
-                "the task was accepted: if that goes wrong the task fails, and its `error` ends in "
+                "the task was accepted: if that goes wrong the task fails, and its `error` names "
                 "`reference_unavailable` or `invalid_reference_image`."
             ),
         ),
@@ -110,7 +110,7 @@ GUIDE: Final = (
         "Limits",
         (
             (
-                "Every answer carries `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds): requests "
+                "Every answer to a good key carries `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds): requests "
                 "in any 60 seconds. **429** and **503** also carry `Retry-After` in whole seconds; wait that long."
             ),
             (

@@ -21,6 +21,10 @@ _PROMPT_LIMIT: Final = 4_000
 # A name of a workflow is repeated in the answer, but not a book.
 _NAME_LIMIT: Final = 100
 _TASK_ID: Final = re.compile(r"task_[0-9a-hjkmnp-tv-z]{26}")
+# `@1` is neither part of a longer word or address, nor of a number. ASCII: some languages write on without a space.
+_MENTION: Final = re.compile(r"(?<![0-9A-Za-z_.@])@([1-9][0-9]?)(?![0-9A-Za-z_]|\.[0-9])")
+# More than anybody's prompt has; what they grow by still fits into what models take beyond the contract's own limit.
+_MENTIONS_LIMIT: Final = 100
 _DURATION: Final = re.compile(r"(?P<seconds>[0-9]{1,3})s?")
 # The contract takes images and videos.
 LIMITS: Final[ReferenceLimits] = ReferenceLimits(
@@ -140,7 +144,7 @@ def job(task: Task) -> pb.CreateJobRequest:
     generation = pb.Generation(
         kind=pb.KIND_VIDEO,
         model=task.model,
-        prompt=task.inputs.prompt,
+        prompt=_prompt(task.inputs),
         width=int(width),
         height=int(height),
         duration_s=task.seconds,
@@ -153,6 +157,20 @@ def job(task: Task) -> pb.CreateJobRequest:
         public_model=task.reported,
         callback_url=task.callback_url,
     )
+
+
+def _prompt(given: Inputs) -> str:
+    """With `@1`, `@2` … as the pool knows what they mean: `@Image1` …, and behind the images `@Video1` …"""
+    if given.video_input_mode != "reference":
+        return given.prompt
+    media = {"Image": given.urls, "Video": given.video_urls}
+    names = [f"@{medium}{number}" for medium, urls in media.items() for number in range(1, len(urls) + 1)]
+
+    def name(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return names[number - 1] if number <= len(names) else found[0]
+
+    return _MENTION.sub(name, given.prompt, count=_MENTIONS_LIMIT)
 
 
 def references(task: Task) -> list[GivenReference]:

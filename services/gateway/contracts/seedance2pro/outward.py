@@ -26,7 +26,7 @@ _INVALID_REFERENCE: Final = f"{_FAILED}: invalid_reference_image"
 _FAILURES: Final[dict[int, str]] = {
     pb.FAILURE_REASON_INVALID_REFERENCE: _INVALID_REFERENCE,
     pb.FAILURE_REASON_REFERENCE_UNAVAILABLE: f"{_FAILED}: reference_unavailable",
-    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: _INVALID_REFERENCE,
+    pb.FAILURE_REASON_REFERENCE_UNSUITABLE: f"{_INVALID_REFERENCE}: of a size or length that the model does not take",
 }
 
 _ENDED_FORM: Final = {

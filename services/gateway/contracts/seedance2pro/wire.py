@@ -34,7 +34,12 @@ class Inputs(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
             extra_json_schema={"minLength": 1, "maxLength": 4000},
         ),
     ]
-    resolution: Annotated[Resolution, Meta(description="Pixels of the video.")] = "1280x720"
+    resolution: Annotated[
+        Resolution,
+        Meta(
+            description="Pixels of the video. Where a model has others of this ratio at 720p, these are made."
+        ),
+    ] = "1280x720"
     duration: Annotated[
         int | str,
         Meta(description='4 to 15 seconds: `"5s"`, `"5"` or `5`.'),

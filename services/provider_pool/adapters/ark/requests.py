@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from services.chassis.settings import Secret
-from services.provider_pool.adapters import attempt_marks
+from services.provider_pool.adapters import attempt_marks, mentions
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -65,7 +65,7 @@ def body_of(generation: Generation, spec: ModelSpec, size: Size) -> dict[str, ob
     """Everything that decides what comes out and what it costs, but for the references and what names the attempt."""
     body: dict[str, object] = {
         "model": spec.upstream,
-        "content": [{"type": "text", "text": plain(generation.prompt)}],
+        "content": [{"type": "text", "text": plain(mentions.in_words(generation))}],
         "resolution": size.resolution,
         "ratio": size.ratio,
         "duration": generation.duration_s,

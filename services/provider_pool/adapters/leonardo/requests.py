@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.chassis.settings import Secret
-from services.provider_pool.adapters import attempt_marks
+from services.provider_pool.adapters import attempt_marks, mentions
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -106,7 +106,9 @@ def instructed(generation: Generation, extras: Mapping[str, object]) -> str:
     styles = extras.get("styles")
     style = styles.get(generation.style, "") if isinstance(styles, Mapping) else ""
     return "\n\n".join(
-        part for part in (str(extras.get("instruction", "")), str(style), generation.prompt) if part
+        part
+        for part in (str(extras.get("instruction", "")), str(style), mentions.in_words(generation))
+        if part
     )
 
 

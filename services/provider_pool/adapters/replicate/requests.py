@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from services.chassis.settings import Secret
+from services.provider_pool.adapters import mentions
 from services.provider_pool.adapters.addresses import base_url
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -36,7 +37,7 @@ def input_of(generation: Generation, spec: ModelSpec) -> dict[str, object]:
     if not sizes:
         raise InvalidRequest(f"{spec.upstream} has no such size")
     told: dict[str, object] = {
-        "prompt": generation.prompt,
+        "prompt": mentions.in_brackets(generation),
         "duration": generation.duration_s,
         "resolution": sizes[0].resolution,
         "aspect_ratio": "adaptive" if generation.adaptive_ratio else sizes[0].ratio,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.chassis.settings import Secret
+from services.provider_pool.adapters import mentions
 from services.provider_pool.adapters.frames import Size
 from services.provider_pool.adapters.interface import (
     AccountAccess,
@@ -53,7 +54,7 @@ def body_of(generation: Generation, spec: ModelSpec, size: Size) -> dict[str, ob
     """What is asked for, without references."""
     body: dict[str, object] = {
         "model": spec.upstream,
-        "promptText": generation.prompt,
+        "promptText": mentions.in_words(generation),
         "ratio": f"{size.width}:{size.height}",
         "duration": generation.duration_s,
         "audio": generation.audio,
