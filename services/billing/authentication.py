@@ -42,7 +42,7 @@ class Authenticator:
         self._renewed: dict[str, str] = {}
 
     async def owner(self, credential: str) -> KeyOwner | TokenOwner:
-        """Raises ServiceError INVALID_API_KEY, the same for every cause."""
+        """Raises ServiceError INVALID_API_KEY, the same for every cause; CUSTOMER_INACTIVE to who holds a good key."""
         if looks_like_token(credential):
             return await self._token_owner(credential)
         if not keys.is_well_formed(credential, self._prefixes):
@@ -52,6 +52,8 @@ class Authenticator:
         now_ms = self._clock.now_ms()
         if owner is None or not keys.may_be_used(owner, digests, now_ms):
             raise errors.invalid_api_key()
+        if not owner.customer_active:
+            raise errors.customer_inactive(owner.key.customer_id)
         self._note_use(owner, digests[0], now_ms)
         return owner
 

@@ -116,12 +116,12 @@ def digest(api_key: str, pepper: Secret) -> str:
 
 
 def may_be_used(owner: KeyOwner, digests: Sequence[str], now_ms: int) -> bool:
-    """Whether the key that was looked up is the one given, and is neither expired, revoked nor suspended.
+    """Whether the key that was looked up is the one given, and is neither expired nor revoked.
 
     `digests` are those of the given key, one for each pepper.
     """
     same = any(hmac.compare_digest(owner.digest, digest) for digest in digests)
-    return same and is_valid(owner.key, now_ms) and owner.customer_active
+    return same and is_valid(owner.key, now_ms)
 
 
 def is_valid(key: Key, now_ms: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -13,6 +14,10 @@ Network = IPv4Network | IPv6Network
 
 # What a request over a Unix socket has: nobody's address, in no network that a key could name.
 _NOWHERE: Final = IPv4Address("0.0.0.0")  # noqa: S104 - compared with, never listened on
+
+_WITH_PORT: Final = re.compile(r"(?P<four>[0-9.]+):[0-9]{1,5}|\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
+# ::ffff:0:0/96, in which IPv6 holds the addresses of IPv4.
+_MAPPED_PREFIX: Final = 96
 
 
 class ClientAddresses:
@@ -26,12 +31,10 @@ class ClientAddresses:
         address = parsed(request.remote or "")
         if not self._trusted or not self._is_trusted(address):
             return address
-        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
-        for text in reversed(forwarded):
-            try:
-                address = _unmapped(ip_address(text.strip()))
-            except ValueError:
-                break
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
+        for text in reversed([each for each in forwarded.split(",") if each.strip()]):
+            # Of whom a proxy says nothing that is understood is a stranger, not the proxy.
+            address = _written(text.strip())
             if not self._is_trusted(address):
                 break
         return address
@@ -50,7 +53,21 @@ def parsed(text: str) -> Address:
 
 def networks(text: str) -> tuple[Network, ...]:
     """A parser for networks separated by commas."""
-    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
+    return tuple(_plain(ip_network(each.strip())) for each in text.split(",") if each.strip())
+
+
+def _written(text: str) -> Address:
+    """An address as proxies write it, some with a port behind it; 0.0.0.0 for anything else."""
+    bare = _WITH_PORT.fullmatch(text)
+    return parsed((bare["six"] or bare["four"]) if bare else text)
+
+
+def _plain(network: Network) -> Network:
+    """Addresses of IPv4 are compared as such, so those in IPv6 are too."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < _MAPPED_PREFIX:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))
 
 
 def _unmapped(address: Address) -> Address:

@@ -48,13 +48,15 @@ async def made(books: Books, **fields: object) -> tuple[keys.Key, str]:
 
 async def test_rules_come_back_as_they_were_given(books: Books) -> None:
     rules = pb.KeyRules(
-        models=["pro", "pro", "kling/v2"],
+        models=["pro", "pro", "kling/v2", "sora2 pro"],
         networks=["203.0.113.0/24", "2001:DB8::/32", "198.51.100.7"],
         spend_limits=pb.SpendLimits(day_millis=5, month_millis=9),
     )
     one, api_key = await made(books, rules=rules)
     expected = KeyRules(
-        ("pro", "kling/v2"), ("203.0.113.0/24", "2001:db8::/32", "198.51.100.7/32"), SpendLimits(5, 9)
+        ("pro", "kling/v2", "sora2 pro"),
+        ("203.0.113.0/24", "2001:db8::/32", "198.51.100.7/32"),
+        SpendLimits(5, 9),
     )
     owner = await authenticator(books, NEW).owner(api_key)
     assert isinstance(owner, KeyOwner)
@@ -71,7 +73,9 @@ async def test_rules_come_back_as_they_were_given(books: Books) -> None:
         ("rules.networks", pb.KeyRules(networks=["fe80::%eth0/64"])),
         ("rules.networks", pb.KeyRules(networks=[""])),
         ("rules.networks", pb.KeyRules(networks=["10.0.0.0/8"] * 101)),
-        ("rules.models", pb.KeyRules(models=["two words"])),
+        ("rules.models", pb.KeyRules(models=["pro "])),
+        ("rules.models", pb.KeyRules(models=[" pro"])),
+        ("rules.models", pb.KeyRules(models=["two\nlines"])),
         ("rules.models", pb.KeyRules(models=["x" * 129])),
         ("rules.models", pb.KeyRules(models=["pro"] * 101)),
         ("spend_limits.day_millis", pb.KeyRules(spend_limits=pb.SpendLimits(day_millis=-1))),

@@ -208,6 +208,15 @@ async def admin(billing: Billing, *words: str) -> Any:
         return await chosen.command.run(house, chosen)
 
 
+async def test_a_limit_of_nothing_is_one_from_the_start(folder: Folder) -> None:
+    asked = ("--storefront", "shop", "--name", "Ann", "--requests-per-minute", "0", "--running-jobs", "7")
+    async with folder.billing() as billing:
+        plain = await admin(billing, "customers", "create", "--storefront", "shop", "--name", "Bob")
+        made = await admin(billing, "customers", "create", *asked)
+        assert made["limits"] == plain["limits"] | {"requests_per_minute": 0, "running_jobs": 7}
+        assert plain["limits"]["requests_per_minute"] > 0
+
+
 async def test_an_operator_sets_limits_and_rules_rotates_keys_and_finds_users(folder: Folder) -> None:
     async with folder.billing() as billing:
         user = await sign_up(billing)
@@ -228,6 +237,15 @@ async def test_an_operator_sets_limits_and_rules_rotates_keys_and_finds_users(fo
             "models": ["pro"],
             "networks": ["203.0.113.0/24"],
             "spend_limits": {"day_millis": 50_000, "month_millis": 0},
+        }
+        mapped = ("--network", "::ffff:203.0.113.0/120", "--network", "2001:db8::7")
+        other = await admin(billing, "keys", "create", user.customer_id, *mapped)
+        assert other["rules"]["networks"] == ["203.0.113.0/24", "2001:db8::7/128"]
+        listed = await admin(billing, "keys", "list", user.customer_id)
+        assert "limited_to" in listed.columns
+        assert {row["key_id"]: row["limited_to"] for row in listed.rows} == {
+            key["key_id"]: ["pro", "203.0.113.0/24", "50 a day"],
+            other["key_id"]: ["203.0.113.0/24", "2001:db8::7/128"],
         }
         rotated = await admin(billing, "keys", "rotate", key["key_id"], "--overlap-hours", "0")
         assert rotated["rules"] == key["rules"]

@@ -12,6 +12,7 @@ import av
 import pytest
 import pytest_asyncio
 
+from services.gen.billing.v1 import billing_pb2 as billing
 from tests.house import Customer, House, Inside, inside, running_house
 from tests.webhook_receiver import Receiver
 
@@ -124,6 +125,18 @@ async def test_another_customers_task_is_denied_and_one_of_the_other_mode_unknow
     test = Customer(session, house.base_url, house.key("test", "seedance2pro"))
     answer = await test.call("GET", RECORD + task_id)
     assert (answer.status, answer.json) == (404, {"message": "Task not found"})
+
+
+async def test_a_suspended_customer_is_told_that_it_may_not_use_the_api(
+    house: House, services: Inside, session: aiohttp.ClientSession
+) -> None:
+    customer_id, key, _ = await services.customer(400, storefront="seedance2pro")
+    suspended = billing.UpdateCustomerRequest(customer_id=customer_id, state=billing.CUSTOMER_STATE_SUSPENDED)
+    await services.billing.UpdateCustomer(suspended)
+    customer = Customer(session, house.base_url, key)
+    for method, path in (("POST", CREATE), ("GET", RECORD + "task_01jz8b7q4x8k2p9w3m5c6n7r8s")):
+        answer = await customer.call(method, path, asking("seedance-20") if method == "POST" else None)
+        assert (answer.status, answer.json) == (403, {"message": "API access not enabled for this account"})
 
 
 @pytest.mark.parametrize("model", ["sora2", "sora2 pro", "grok-imagine-video"])

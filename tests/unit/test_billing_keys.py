@@ -73,9 +73,8 @@ def test_a_key_may_be_used_until_it_expires() -> None:
     assert not keys.may_be_used(owner(expires_at_ms=NOW_MS), ["d" * 64], NOW_MS)
 
 
-def test_a_revoked_key_a_suspended_customer_and_another_digest_are_refused() -> None:
+def test_a_revoked_key_and_another_digest_are_refused() -> None:
     assert not keys.may_be_used(owner(revoked_at_ms=1), ["d" * 64], NOW_MS)
-    assert not keys.may_be_used(replace(owner(), customer_active=False), ["d" * 64], NOW_MS)
     assert not keys.may_be_used(owner(), ["e" * 64], NOW_MS)
 
 

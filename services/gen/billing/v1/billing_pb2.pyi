@@ -32,7 +32,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_INVALID_REQUEST: _Reason.ValueType  # 1
     """A field of the request is missing or out of range; metadata.field names it."""
     REASON_INVALID_API_KEY: _Reason.ValueType  # 2
-    """The key is missing, malformed, unknown, expired or revoked, or its customer is not active."""
+    """The key is missing, malformed, unknown, expired or revoked, or the customer of an access token is suspended."""
     REASON_INSUFFICIENT_CREDITS: _Reason.ValueType  # 3
     """The wallet cannot pay; metadata holds required_millis and available_millis."""
     REASON_IDEMPOTENCY_KEY_CONFLICT: _Reason.ValueType  # 4
@@ -54,7 +54,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UNKNOWN_STOREFRONT: _Reason.ValueType  # 12
     """No storefront with that name."""
     REASON_CUSTOMER_INACTIVE: _Reason.ValueType  # 13
-    """The customer exists, but may not spend."""
+    """The customer is suspended: it may not spend, and its keys are not taken."""
     REASON_BALANCE_TOO_LOW: _Reason.ValueType  # 14
     """An adjustment would leave the wallet below what is reserved."""
     REASON_HOLD_EXPIRED: _Reason.ValueType  # 15
@@ -82,7 +82,7 @@ REASON_UNSPECIFIED: Reason.ValueType  # 0
 REASON_INVALID_REQUEST: Reason.ValueType  # 1
 """A field of the request is missing or out of range; metadata.field names it."""
 REASON_INVALID_API_KEY: Reason.ValueType  # 2
-"""The key is missing, malformed, unknown, expired or revoked, or its customer is not active."""
+"""The key is missing, malformed, unknown, expired or revoked, or the customer of an access token is suspended."""
 REASON_INSUFFICIENT_CREDITS: Reason.ValueType  # 3
 """The wallet cannot pay; metadata holds required_millis and available_millis."""
 REASON_IDEMPOTENCY_KEY_CONFLICT: Reason.ValueType  # 4
@@ -104,7 +104,7 @@ REASON_KEY_NOT_FOUND: Reason.ValueType  # 11
 REASON_UNKNOWN_STOREFRONT: Reason.ValueType  # 12
 """No storefront with that name."""
 REASON_CUSTOMER_INACTIVE: Reason.ValueType  # 13
-"""The customer exists, but may not spend."""
+"""The customer is suspended: it may not spend, and its keys are not taken."""
 REASON_BALANCE_TOO_LOW: Reason.ValueType  # 14
 """An adjustment would leave the wallet below what is reserved."""
 REASON_HOLD_EXPIRED: Reason.ValueType  # 15
