@@ -356,6 +356,24 @@ async def test_metadata_has_50_keys_and_16_kib_at_most(shop: Storefront, metadat
     refused(await Client(shop).create({**PRO, "metadata": metadata}), 400, *REQUEST, "metadata")
 
 
+def nested(levels: int) -> bytes:
+    """A video whose metadata are so many objects and arrays in each other."""
+    metadata = b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+    return b'{"model": "pro", "input": {"prompt": "a boat"}, "metadata": %s}' % metadata
+
+
+async def test_metadata_may_be_nested_as_deep_as_they_can_be_given_back(shop: Storefront) -> None:
+    answer = await Client(shop).create(nested(500))
+    assert answer.status == 200
+    assert order(shop).echo in nested(500)
+
+
+@pytest.mark.parametrize("levels", [501, 900, *range(950, 1000, 2), 1_500])
+async def test_metadata_that_are_nested_deeper_are_400(shop: Storefront, levels: int) -> None:
+    answer = await Client(shop).create(nested(levels))
+    assert (answer.status, answer.code) == (400, "invalid_request")
+
+
 # ---- idempotency --------------------------------------------------------------------------------------------
 
 

@@ -124,6 +124,11 @@ def test_an_echo_that_is_no_object_has_no_members(echo: str) -> None:
     assert value("echo.a", ended(PICTURE, echo=echo)) is None
 
 
+def test_an_echo_that_is_nested_too_deep_is_left_out() -> None:
+    job = ended(PICTURE, echo='{"a":' + "[" * 5_000 + "]" * 5_000 + "}")
+    assert shown({"a": {"$?": "echo"}, "b": {"$?": "echo.a"}}, job) == {}
+
+
 HOSTILE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(sorted(PLACES)),
     lambda inner: (

@@ -25,6 +25,8 @@ _KEPT: Final = "$"
 _LEFT_OUT: Final = "$?"
 _MEDIA: Final = "media:"
 _ECHO: Final = "echo."
+# What a blob that is no JSON raises, or JSON that is nested too deep: neither may keep a job from ending.
+_UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
 _ROLES: Final[Mapping[str, int]] = {"primary": 1, "preview": 2, "last_frame": 3}
 
 
@@ -192,7 +194,7 @@ def _echoed(job: Job) -> dict[str, str]:
     """The members of the blob that the storefront wanted back, each as the text it was; none where it is no object."""
     try:
         members = msgspec.json.decode(job.echo or "{}", type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return {}
     return {name: bytes(raw).decode() for name, raw in members.items()}
 
@@ -200,7 +202,7 @@ def _echoed(job: Job) -> dict[str, str]:
 def _whole_echo(form: Form, job: Job) -> str | None:
     try:
         return bytes(msgspec.json.decode(job.echo, type=msgspec.Raw)).decode() if job.echo else None
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 

@@ -120,7 +120,9 @@ ERROR_CODES: Final = (
     ),
     ErrorCode(500, "internal_error", "Something went wrong on our side."),
     ErrorCode(
-        503, "service_unavailable", "The request cannot be served now. Nothing was charged; see Retry-After."
+        503,
+        "service_unavailable",
+        "The request cannot be served now. See Retry-After; with the same Idempotency-Key it is never charged twice.",
     ),
 )
 _TYPES: Final = {row.code: row.type for row in (*_TABLE.values(), _INTERNAL)}

@@ -16,6 +16,8 @@ from services.gen.jobs.v1 import jobs_pb2 as pb
 
 _METADATA_BYTES: Final = 16 * 1024
 _METADATA_KEYS: Final = 50
+# Deeper than anybody's own, and half of what reading and writing JSON can follow wherever it is done.
+_METADATA_LEVELS: Final = 500
 _PROMPT_LIMIT: Final = 4_000
 _decoder: Final = msgspec.json.Decoder(VideoRequest)
 
@@ -113,12 +115,30 @@ def _check_frames(given: VideoInput) -> None:
 
 
 def _check_metadata(metadata: Mapping[str, object]) -> None:
+    if _levels(metadata, _METADATA_LEVELS) > _METADATA_LEVELS:
+        sentence = f"metadata must be nested at most {_METADATA_LEVELS} levels deep."
+        raise errors.malformed_request(sentence, "metadata")
     encoded = _echo(metadata)
     if len(metadata) > _METADATA_KEYS:
         raise errors.malformed_request(f"metadata must have at most {_METADATA_KEYS} keys.", "metadata")
     # What stands for a string of more than 8 KiB is short.
     if len(encoded) > _METADATA_BYTES or lifting.holds_placeholder(encoded):
         raise errors.malformed_request("metadata must have at most 16 KiB as JSON.", "metadata")
+
+
+def _levels(value: object, enough: int) -> int:
+    """How deep objects and arrays lie in each other; counted until it is more than `enough`."""
+    count, level = 0, [value]
+    while level and count <= enough:
+        count += 1
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+    return count
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _echo(metadata: Mapping[str, object]) -> bytes:

@@ -92,7 +92,9 @@ class VideoRequest(msgspec.Struct, kw_only=True, frozen=True):
     ] = UNSET
     metadata: Annotated[
         dict[str, Any] | UnsetType,
-        Meta(description="Anything of yours, given back with the video: at most 50 keys and 16 KiB as JSON."),
+        Meta(
+            description="Anything of yours, given back with the video: at most 50 keys, and 16 KiB and 500 levels as JSON."
+        ),
     ] = UNSET
 
 
