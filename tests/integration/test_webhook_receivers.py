@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -89,9 +90,9 @@ async def test_a_receiver_of_the_page_takes_what_is_genuine_and_nothing_else(
             assert again.delivery.delivery_id in await receiver.line()
 
 
-async def _checked(secret: str, headers: Path, body: Path) -> tuple[int, str]:
+async def _checked(secret: str, headers: Path, body: Path, shell: str = "sh") -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        "sh",
+        shell,
         str(RECEIVERS / "receiver.sh"),
         str(headers),
         str(body),
@@ -122,6 +123,58 @@ async def test_the_script_of_the_page_takes_what_is_genuine_and_nothing_else(tmp
     late = headers.read_text().replace(received.headers["webhook-timestamp"], "1800000")
     headers.write_text(late)
     assert "seconds old" in (await _checked(new, headers, body))[1]
+
+
+# What sh is on one system or another; bash, for one, runs what it finds in a number that is to be computed.
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("timestamp", ["", "yesterday", "-5", "PATH[$(touch${IFS}$HOME/ran)]"])
+async def test_the_script_of_the_page_computes_with_nothing_that_a_stranger_wrote(
+    tmp_path: Path, shell: str, timestamp: str
+) -> None:
+    headers, body = tmp_path / "headers", tmp_path / "body"
+    lines = ("webhook-id: whd_1", f"webhook-timestamp: {timestamp}", "webhook-signature: v1,x")
+    headers.write_text("\n".join(lines).replace("$HOME", str(tmp_path)))
+    body.write_bytes(b"{}")
+    said = (1, "not genuine: no whole seconds in webhook-timestamp\n")
+    assert await _checked("whsec_a2V5", headers, body, shell) == said
+    assert not (tmp_path / "ran").exists()
+
+
+# An empty key signs as well as any other, and everybody has it.
+NO_SECRETS = pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!!"])
+
+
+@NO_SECRETS
+@pytest.mark.parametrize("language", sorted(PROGRAMS))
+async def test_a_receiver_of_the_page_does_not_start_without_a_secret(language: str, secret: str) -> None:
+    program, file = PROGRAMS[language]
+    process = await asyncio.create_subprocess_exec(
+        program,
+        str(RECEIVERS / file),
+        env={"PATH": os.environ["PATH"], "WEBHOOK_SECRET": secret, "PORT": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            said, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (process.returncode, said) == (1, b"")
+    assert b"WEBHOOK_SECRET" in complained
+
+
+@NO_SECRETS
+async def test_the_script_of_the_page_takes_nothing_for_genuine_without_a_secret(
+    tmp_path: Path, secret: str
+) -> None:
+    headers, body = tmp_path / "headers", tmp_path / "body"
+    lines = ("webhook-id: whd_1", f"webhook-timestamp: {int(time.time())}", "webhook-signature: v1,")
+    headers.write_text("\n".join(lines))
+    body.write_bytes(b"{}")
+    said = (2, "cannot check: WEBHOOK_SECRET is not whsec_ and base64\n")
+    assert await _checked(secret, headers, body) == said
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in RECEIVERS.iterdir()))

@@ -77,7 +77,7 @@ def test_both_secrets_sign_in_the_storefront_s_own_way_too() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "whsec", "abc", "whsec_not base64!"])
+@pytest.mark.parametrize("text", ["whsec_", "", "whsec", "abc", "whsec_not base64!"])
 def test_what_is_no_secret_signs_nothing(text: str) -> None:
     with pytest.raises(ValueError, match="whsec_"):
         signatures.standard_signature(Secret(text), "a", 1, b"")

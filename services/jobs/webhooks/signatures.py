@@ -39,9 +39,13 @@ def key_of(secret: Secret) -> bytes:
     if not text.startswith(_PREFIX):
         raise ValueError(f"a secret begins with {_PREFIX}")
     try:
-        return base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+        key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
     except binascii.Error:
         raise ValueError(f"what follows {_PREFIX} is not base64") from None
+    if not key:
+        # An empty key signs as well as any other, and everybody has it.
+        raise ValueError(f"nothing follows {_PREFIX}")
+    return key
 
 
 def standard_signature(secret: Secret, webhook_id: str, timestamp_s: int, body: bytes) -> str:
