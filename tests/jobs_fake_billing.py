@@ -14,6 +14,8 @@ from services.gen.billing.v1 import billing_pb2 as billing
 from services.gen.billing.v1 import billing_pb2_grpc as billing_rpc
 
 PRICE_MILLIS = 20_000
+# All others are known.
+UNKNOWN_CUSTOMER = "cus_none"
 
 
 def now_ms() -> int:
@@ -96,6 +98,14 @@ class FakeBilling(Faults):
 
     def open_holds(self) -> list[str]:
         return [job_id for job_id, hold in self.holds.items() if hold.state == billing.HOLD_STATE_OPEN]
+
+    async def GetCustomer(
+        self, request: billing.GetCustomerRequest, context: Any
+    ) -> billing.GetCustomerResponse:
+        await self.enter("GetCustomer")
+        if request.customer_id == UNKNOWN_CUSTOMER:
+            raise ServiceError(Kind.NOT_FOUND, "CUSTOMER_NOT_FOUND", "There is no such customer.")
+        return billing.GetCustomerResponse(customer=billing.Customer(customer_id=request.customer_id))
 
     async def Hold(self, request: billing.HoldRequest, context: Any) -> billing.HoldResponse:
         await self.enter("Hold")

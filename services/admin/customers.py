@@ -11,10 +11,13 @@ from services.chassis.ids import new_ulid
 from services.gen.billing.v1 import billing_pb2 as pb
 
 _CUSTOMER = argument("customer_id", metavar="CUSTOMER_ID")
+_LIMIT_NAMES = ("requests_per_minute", "running_jobs", "queued_jobs")
 _LIMITS = (
-    argument("--requests-per-minute", type=count, help="requests in any 60 seconds"),
-    argument("--running-jobs", type=count, help="jobs on a provider account at once"),
-    argument("--queued-jobs", type=count, help="jobs waiting at once"),
+    argument("--requests-per-minute", type=count, help="requests in any 60 seconds; 0: no limit"),
+    argument("--running-jobs", type=count, help="jobs on a provider account at once; 0: none"),
+    argument(
+        "--queued-jobs", type=count, help="jobs waiting at once, and being accepted; 0: no job is accepted"
+    ),
 )
 
 
@@ -27,7 +30,14 @@ async def create(house: House, chosen: Any) -> object:
         idempotency_key=chosen.idempotency_key or new_ulid(),
         spend_limits=_spend_limits(chosen, None),
     )
-    return plain((await house.billing.CreateCustomer(request)).customer)
+    customer = (await house.billing.CreateCustomer(request)).customer
+    if 0 in (getattr(chosen, name) for name in _LIMIT_NAMES):
+        # In a creation 0 stands for the storefront's own limit.
+        change = pb.UpdateCustomerRequest(
+            customer_id=customer.customer_id, limits=_limits(chosen, customer.limits)
+        )
+        customer = (await house.billing.UpdateCustomer(change)).customer
+    return plain(customer)
 
 
 async def list_all(house: House, chosen: Any) -> Table:
@@ -75,8 +85,7 @@ async def _set_state(house: House, customer_id: str, state: pb.CustomerState.Val
 
 
 def _limits(chosen: Any, present: pb.Limits | None) -> pb.Limits | None:
-    names = ("requests_per_minute", "running_jobs", "queued_jobs")
-    given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    given = {name: getattr(chosen, name) for name in _LIMIT_NAMES if getattr(chosen, name) is not None}
     if not given and present is None:
         return None
     limits = pb.Limits()

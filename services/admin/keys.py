@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from services.admin.command import MODE, SPEND_LIMITS, Command, argument, count, moment_ms
 from services.admin.connection import House
-from services.admin.rendering import Table, plain, table
+from services.admin.rendering import Table, plain
 from services.gen.billing.v1 import billing_pb2 as pb
 
 _HOUR_MS = 3_600_000
@@ -42,8 +43,9 @@ async def list_all(house: House, chosen: Any) -> Table:
         "last_used_at_ms",
         "expires_at_ms",
         "revoked_at_ms",
+        "limited_to",
     )
-    return table(answer.keys, *columns)
+    return Table([plain(key) | {"limited_to": _limited_to(key.rules)} for key in answer.keys], columns)
 
 
 async def revoke(house: House, chosen: Any) -> object:
@@ -52,6 +54,12 @@ async def revoke(house: House, chosen: Any) -> object:
 
 def _shown_once(api_key: str, key: pb.Key) -> dict[str, object]:
     return {"api_key": api_key, "note": "shown this once; it cannot be read again"} | plain(key)
+
+
+def _limited_to(rules: pb.KeyRules) -> list[str]:
+    limits = {"day": rules.spend_limits.day_millis, "month": rules.spend_limits.month_millis}
+    spending = [f"{Decimal(millis) / 1000:,f} a {period}" for period, millis in limits.items() if millis]
+    return [*rules.models, *rules.networks, *spending]
 
 
 def _rules(chosen: Any) -> pb.KeyRules | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,12 +37,12 @@ from services.gateway.inline_uploads import Body, InlineUploads, Place
 from services.gateway.listener import SERVER_NAME
 from services.gateway.paths import Paths, methods_of
 from services.gateway.rate_limits import RateLimits
+from services.gateway.request_ids import request_id_of
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -121,7 +120,7 @@ class Edge:
     @web.middleware
     async def envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Gives every request an id, an answer in a contract's shape whatever happens, metrics and an access line."""
-        exchange = Exchange(_request_id(request))
+        exchange = Exchange(request_id_of(request))
         request[_EXCHANGE] = exchange
         self._in_flight += 1
         try:
@@ -275,11 +274,6 @@ def _is_addressed(contract: Contract, request: web.BaseRequest) -> bool:
 def _named_job(request: web.Request) -> str:
     """Contracts that copy an older one call it `id`."""
     return request.match_info.get("jobId") or request.match_info.get("id", "")
-
-
-def _request_id(request: web.Request) -> str:
-    given = request.headers.get("X-Request-Id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{os.urandom(13).hex()}"
 
 
 def _context(request: web.Request, exchange: Exchange, route: Route) -> CallContext:

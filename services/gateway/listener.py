@@ -15,9 +15,10 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from services.chassis.errors import ServiceError, internal_error
-from services.chassis.ids import new_id
 from services.gateway import errors
 from services.gateway.contract import Contract
+from services.gateway.request_ids import request_id_of
+from services.gateway.unread_requests import BEGINNING_BYTES, read_as_far
 
 # Longer than the idle time of usual reverse proxies (60 s), so that they close first. It also bounds how long a
 # client may take over the headers of its first request.
@@ -36,13 +37,23 @@ ContractOf = Callable[[web.BaseRequest], Contract]
 
 
 class _Protocol(RequestHandler):
-    """One connection. What is not even HTTP is answered in the default contract's shape, and not quoted back."""
+    """One connection. What cannot be read is answered in the shape of its path's contract, and not quoted back."""
 
-    __slots__ = ("_contract_of",)
+    __slots__ = ("_beginning", "_contract_of", "_read_before")
 
     def __init__(self, manager: Server, contract_of: ContractOf, **options: Any) -> None:
         super().__init__(manager, **options)
         self._contract_of = contract_of
+        self._beginning = b""
+        self._read_before = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Keeps how the next request begins, and hands it on."""
+        if self._read_before != self._request_count:
+            self._read_before, self._beginning = self._request_count, b""
+        if len(self._beginning) < BEGINNING_BYTES:
+            self._beginning += data[:BEGINNING_BYTES]
+        super().data_received(data)
 
     def handle_error(
         self,
@@ -56,8 +67,12 @@ class _Protocol(RequestHandler):
             log.error("connection.failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer was sent already")
-        malformed = errors.malformed_request("This is not a valid HTTP request.")
-        return _last_answer(self._contract_of(request), internal_error() if status >= 500 else malformed)
+        if status >= 500:
+            return _last_answer(request, self._contract_of, internal_error())
+        known = read_as_far(request, self._beginning)
+        return _last_answer(
+            known, self._contract_of, errors.malformed_request("This is not a valid HTTP request.")
+        )
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """A broken body that is met while the rest of it is thrown away is no fault of ours, and says nothing new."""
@@ -67,9 +82,9 @@ class _Protocol(RequestHandler):
             super().log_exception(*args, **options)
 
 
-def _last_answer(contract: Contract, error: ServiceError) -> web.Response:
-    request_id = new_id("req")
-    answer = contract.render_error(error, None, request_id)
+def _last_answer(request: web.BaseRequest, contract_of: ContractOf, error: ServiceError) -> web.Response:
+    request_id = request_id_of(request)
+    answer = contract_of(request).render_error(error, None, request_id)
     response = web.Response(
         status=answer.status,
         body=msgspec.json.encode(answer.body),
@@ -95,7 +110,7 @@ class _Server(Server):
         # aiohttp looks at this header before any middleware, and answers in its own words and name.
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             fault = "The Expect header can only be 100-continue."
-            return _last_answer(self._contract_of(request), errors.malformed_request(fault))
+            return _last_answer(request, self._contract_of, errors.malformed_request(fault))
         return await self._to_application(request)
 
     def __call__(self) -> RequestHandler:

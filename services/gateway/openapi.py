@@ -29,6 +29,12 @@ _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "Allow": ("The methods that this path answers.", {"type": "string"}),
     "WWW-Authenticate": ("Always `Bearer`.", {"type": "string"}),
 }
+_SIGNING_HEADERS: Final = {
+    "webhook-id": "The same for every attempt.",
+    "webhook-timestamp": "When this attempt was made, in seconds since 1970.",
+    "webhook-signature": "`v1,` and base64 of the HMAC-SHA-256 of `{webhook-id}.{webhook-timestamp}.{body}`; several, "
+    "with blanks between them, while a secret is being replaced.",
+}
 _RATE_HEADERS: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _TITLES: Final = {
     400: "The request is not valid.",
@@ -58,6 +64,7 @@ def document(contract: Contract, public_url: str) -> dict[str, Any]:
         "servers": [{"url": public_url}],
         "security": [{name: []} for name in _security_schemes(contract)],
         "paths": paths,
+        "webhooks": _webhooks(contract, schemas),
         "components": {
             "schemas": {name.rpartition("/")[2]: schema for name, schema in schemas["components"].items()},
             "headers": {
@@ -124,6 +131,57 @@ def _operation(contract: Contract, route: Route, schemas: dict[str, Any]) -> dic
             },
         }
     return operation
+
+
+def _webhooks(contract: Contract, schemas: dict[str, Any]) -> dict[str, Any]:
+    """What is sent when a job ends, where the contract has a job that can be asked for."""
+    status = ("GET", contract.tracking.status_path)
+    asked = next((route for route in contract.routes if (route.method, route.path) == status), None)
+    return {} if asked is None else {"jobEnded": {"post": _told_of_an_end(contract, asked, schemas)}}
+
+
+def _told_of_an_end(contract: Contract, asked: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    """What is sent when a job ends: what asking for it answers then."""
+    tracking = contract.tracking
+    reply = asked.operation.reply
+    examples = {
+        name: {"value": value}
+        for name, value in reply.examples.items()
+        if _looked_up(value, tracking.status) in tracking.ended
+    }
+    return {
+        "summary": "The end of a job",
+        "description": f"Sent to the address that is set for your account, and to the job's own where it has one, at "
+        f"least once: what `GET {asked.path}` answers.",
+        "security": [],
+        "parameters": [
+            _parameter(name, "header", text, True, {"type": "string"})
+            for name, text in _signing_headers(contract).items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": schemas["references"][reply.body], "examples": examples}},
+        },
+        "responses": {
+            "2XX": {
+                "description": "You have it. Anything else, or nothing within ten seconds, is tried again."
+            },
+            "410": {"description": "It is not sent again."},
+        },
+    }
+
+
+def _signing_headers(contract: Contract) -> dict[str, str]:
+    own = contract.webhook_form.legacy_signature
+    events = f"`{own.completed_event}` or `{own.failed_event}`."
+    named = {own.event_header: events, own.signature_header: "`t=<seconds>,v1=<hex>`."}
+    return _SIGNING_HEADERS | {name: text for name, text in named.items() if name}
+
+
+def _looked_up(value: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        value = value[name]
+    return value
 
 
 def _parameters(contract: Contract, route: Route) -> list[dict[str, Any]]:

@@ -49,4 +49,4 @@ def _read(pairs: Iterable[tuple[str, str]], wire: type[T]) -> T:
     try:
         return msgspec.convert(given, wire, strict=False)
     except msgspec.ValidationError as fault:
-        raise reading.explained(str(fault)) from None
+        raise reading.explained(str(fault), wire) from None

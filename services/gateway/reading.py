@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -15,6 +15,7 @@ from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.http_exceptions import HttpProcessingError
 
 from services.gateway import errors
+from services.gateway.choices import choices_at
 from services.gateway.lifting import Lifted, Lifter, is_placeholder, without_placeholders
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -34,6 +35,7 @@ _FAULT: Final = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 # It names Python's types; the reader of the answer may never have seen Python.
 _TYPE_NAME: Final = re.compile(r"`([^`]*)`")
+_NO_CHOICE: Final = "Invalid enum value"
 _JSON_NAMES: Final = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
@@ -120,26 +122,38 @@ def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as fault:
-        raise explained(str(fault)) from None
+        raise explained(str(fault), decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise errors.malformed_request("The request body must be one valid JSON object in UTF-8.") from None
 
 
-def explained(fault: str) -> Exception:
-    """MALFORMED_REQUEST that says what a decoder's sentence says, in the words of JSON."""
+def explained(fault: str, wire: Any, within: str = "") -> Exception:
+    """MALFORMED_REQUEST that says what a decoder's sentence about a `wire` says, in the words of JSON.
+
+    within: the field of the request that the `wire` is in.
+    """
     # A value that was lifted out is repeated by nobody.
     fault = without_placeholders(fault)
     at = _FAULT.fullmatch(fault)
     what = at["what"] if at else fault
-    path = at["path"].lstrip(".") if at else ""
+    inner = at["path"].lstrip(".") if at else ""
+    path = f"{within}.{inner}" if within and inner else within or inner
     missing = _MISSING.match(what)
     if missing:
         field = f"{path}.{missing['name']}" if path else missing["name"]
         return errors.malformed_request(f"{field} is required.", field)
     if not path:
         return errors.malformed_request("The request body must be a JSON object.")
+    if what.startswith(_NO_CHOICE):
+        return errors.malformed_request(_choose(choices_at(wire, inner), path), path)
     told = _TYPE_NAME.sub(lambda name: " or ".join(_JSON_NAMES.get(n, n) for n in name[1].split(" | ")), what)
     return errors.malformed_request(f"{path}: {told[:1].lower()}{told[1:]}.", path)
+
+
+def _choose(choices: Sequence[str], path: str) -> str:
+    # What was sent is not repeated: it may be long.
+    *others, last = choices or ("one of the documented values",)
+    return f"{path} must be {', '.join(others)}{' or ' if others else ''}{last}."
 
 
 def text(value: str, field: str, maximum: int) -> str:

@@ -85,8 +85,11 @@ async def _furnish_accounts(channel: grpc.aio.Channel, *, serves_live: bool) -> 
         await stub.CreateAccount(request, timeout=_DEADLINE_S)
 
 
-def welcome(description: Mapping[str, Any], layout: Layout) -> str:
-    """What a person who has just started the house wants to read."""
+def welcome(description: Mapping[str, Any], layout: Layout, mails: str) -> str:
+    """What a person who has just started the house wants to read.
+
+    mails: where they are, or how they are sent.
+    """
     base_url = description["base_url"]
     store = description["storefronts"]["leonardo"]
     others = ", ".join(f"/docs/{name}" for name in STOREFRONTS[1:])
@@ -107,4 +110,4 @@ two seconds later, ask for its result (put the jobId in), and open the url in it
   curl -s {base_url}/v1/jobs/JOB_ID/result -H 'Authorization: Bearer {store["live_key"]}'
 
 The same, and a customer of every other API ({others}), is in {layout.demo};
-logs are in {layout.root / "logs"}, mails to users in {layout.outbox}. Ctrl-C stops everything."""
+logs are in {layout.root / "logs"}, mails to users {mails}. Ctrl-C stops everything."""

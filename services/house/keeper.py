@@ -79,7 +79,8 @@ async def _run(children: list[Child], layout: Layout, ports: wiring.Ports) -> No
     await asyncio.gather(*(_start(child, began_s) for child in children))
     description = await demo.furnish(layout, ports, {child.name: child.addresses for child in children})
     _say(f"ready after {time.monotonic() - began_s:.1f} s\n")
-    print(demo.welcome(description, layout), flush=True)  # noqa: T201 - what the person asked for
+    (mails,) = (wiring.mails_of(child.environ) for child in children if child.name == "billing")
+    print(demo.welcome(description, layout, mails), flush=True)  # noqa: T201 - what the person asked for
     await asyncio.gather(*(_keep(child) for child in children), _limit_logs(children))
 
 

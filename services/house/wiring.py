@@ -80,6 +80,12 @@ def database_url(settings: Settings, layout: Layout, service: str) -> str:
     return urlunsplit(parts._replace(path=f"/{name}_{service}"))
 
 
+def mails_of(environ: Mapping[str, str]) -> str:
+    """How billing with these variables sends mails to users."""
+    server = environ.get("ATELIER_BILLING_SMTP_HOST")
+    return f"go out over {server}" if server else f"in {environ['ATELIER_BILLING_OUTBOX']}"
+
+
 def environment(service: str, settings: Settings, layout: Layout, ports: Ports) -> dict[str, str]:
     """The variables of one service; its owner's own settings of the same name win over them."""
     prefix = f"ATELIER_{_PREFIXES[service]}_"

@@ -117,6 +117,15 @@ async def test_the_page_shows_every_endpoint_field_and_code(shop: Storefront) ->
     assert missing == set()
 
 
+async def test_the_page_says_where_a_receiver_has_its_secret_from_and_what_its_answers_do(
+    shop: Storefront,
+) -> None:
+    page = (await shop.request("GET", "/docs")).raw.decode()
+    chapter = page.partition('id="webhooks"')[2].partition("</section>")[0]
+    for word in ("signing secret", "WEBHOOK_SECRET", "410", "Retry-After", "redirects"):
+        assert word in chapter, word
+
+
 async def test_the_storefronts_inner_name_is_shown_nowhere(shop: Storefront) -> None:
     for path in (*PAGES, "/openapi.json"):
         assert CONTRACT.name not in (await shop.request("GET", path)).raw.decode().lower()
@@ -124,6 +133,10 @@ async def test_the_storefronts_inner_name_is_shown_nowhere(shop: Storefront) -> 
 
 async def test_a_slash_more_leads_to_the_page_too(shop: Storefront) -> None:
     assert (await shop.request("GET", "/docs/")).raw == (await shop.request("GET", "/docs")).raw
+    for contract in CONTRACTS:
+        page = await shop.request("GET", f"/docs/{contract.name}")
+        assert page.status == 200
+        assert (await shop.request("GET", f"/docs/{contract.name}/")).raw == page.raw
 
 
 async def test_every_input_of_the_page_has_a_label(shop: Storefront) -> None:

@@ -61,6 +61,32 @@ def test_every_example_fits_its_schema(contract: Contract) -> None:
 
 
 @EVERY
+def test_what_is_sent_when_a_job_ends_is_described_as_what_asking_for_it_answers(contract: Contract) -> None:
+    document, tracking = described(contract), contract.tracking
+    asked = document["paths"][tracking.status_path]["get"]["responses"]["200"]["content"]["application/json"]
+    sent = document["webhooks"]["jobEnded"]["post"]
+    body = sent["requestBody"]["content"]["application/json"]
+    assert body["schema"] == asked["schema"]
+    ended = set()
+    for name, example in body["examples"].items():
+        assert example == asked["examples"][name]
+        told = example["value"]
+        for member in tracking.status.split("."):
+            told = told[member]
+        ended.add(told)
+    assert ended == set(tracking.ended)
+    headers = {each["name"] for each in sent["parameters"]}
+    assert headers >= {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    own = contract.webhook_form.legacy_signature
+    assert {own.event_header, own.signature_header} - {""} == headers - {
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    }
+    assert sent["security"] == []
+
+
+@EVERY
 def test_what_needs_no_credential_says_so_and_nothing_else_does(contract: Contract) -> None:
     free = {
         operation["operationId"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from urllib.parse import urlsplit
+
 import pytest
 
 from services.chassis.errors import Kind, ServiceError
@@ -245,3 +249,50 @@ async def test_a_wrong_method_is_405_in_its_shape(
 async def test_its_neighbours_path_is_not_its_own(shop: Storefront) -> None:
     answer = await shop.request("POST", "/v1/videos/generate", data=b"{}")
     assert answer.body["ok"] is False
+
+
+AUTHORIZED = f"Authorization: Bearer {KEY}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n" + b"X: 1\r\n" * 500 + b"\r\n",
+        b"GET /v1/videos/generations?cursor=" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://a/v1/models HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"MEND /v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /v1/videos/generations/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /v1/videos/generations HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"GET /v1/usage HTTP/1.1\r\nHost: a\r\n" + AUTHORIZED + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_cannot_be_read_is_400_in_the_shape_of_its_path(shop: Storefront, start: bytes) -> None:
+    head, _, body = (await shop.bytes_back(start)).partition(b"\r\n\r\n")
+    assert b" 400 " in head.partition(b"\r\n")[0]
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+async def test_what_cannot_be_read_keeps_its_request_id(shop: Storefront) -> None:
+    request = b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nContent-Length: x\r\n\r\n"
+    assert b"X-Request-Id: mine\r\n" in await shop.bytes_back(request)
+    expecting = b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nExpect: teapot\r\n\r\n"
+    assert b"X-Request-Id: mine\r\n" in await shop.bytes_back(expecting)
+
+
+async def test_what_cannot_be_read_on_a_kept_connection_is_400_in_the_shape_of_its_own_path(
+    shop: Storefront,
+) -> None:
+    address = urlsplit(shop.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+    first = await reader.readuntil(b"}}")
+    writer.write(b"GET /v1/jobs/job_1 HTTP/1.1\r\nHost: a\r\nX: ")
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        writer.write(b"a" * 5_000)
+    second = await reader.read(-1)
+    writer.close()
+    await writer.wait_closed()
+    assert b'"type":"authentication_error"' in first
+    assert b'{"ok":false,"error":{"code":"invalid_request"' in second

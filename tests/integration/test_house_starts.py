@@ -42,6 +42,14 @@ async def test_a_house_describes_itself_for_scripts_and_stops_cleanly_on_ctrl_c(
             os.kill(pid, 0)
 
 
+async def test_a_house_says_where_mails_to_users_are(tmp_path: Path) -> None:
+    async with running_house(tmp_path / "var") as house:
+        await house.heard(f"mails to users in {house.var / 'outbox'}.")
+    server = {"ATELIER_BILLING_SMTP_HOST": "mail.example.com", "ATELIER_BILLING_SMTP_FROM": "us@example.com"}
+    async with running_house(tmp_path / "var", **server) as house:
+        await house.heard("mails to users go out over mail.example.com.")
+
+
 async def test_every_process_is_ready_and_shows_metrics_on_its_operations_port(tmp_path: Path) -> None:
     async with running_house(tmp_path / "var") as house, aiohttp.ClientSession() as session:
         for service, url in house.demo["operations"].items():

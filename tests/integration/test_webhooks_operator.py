@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from tests.jobs_house import sqlite_url
 from tests.webhook_receiver import Receiver, Telling, failing, fine, telling
@@ -23,7 +25,11 @@ async def told(here: Telling, *arguments: str) -> tuple[int, str]:
         "webhooks",
         *arguments,
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "ATELIER_JOBS_ADDRESS": here.house.address},
+        env={
+            "PATH": os.environ["PATH"],
+            "ATELIER_JOBS_ADDRESS": here.house.address,
+            "ATELIER_BILLING_ADDRESS": here.house.fakes.billing_address,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -69,3 +75,14 @@ async def test_what_cannot_be_done_is_said_with_its_reason(tmp_path: Path) -> No
         assert (code, said.split(":")[0]) == (1, "delivery_not_found")
         code, said = await told(here, "deliveries", "--state", "lost")
         assert (code, "waiting, delivered, dead" in said) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("set", "cus_none", "https://example.com/"), ("rotate", "cus_none")])
+async def test_nothing_is_kept_for_a_customer_that_there_is_not(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    async with Receiver() as receiver, telling(sqlite_url(tmp_path), receiver) as here:
+        code, said = await told(here, *command)
+        assert (code, said.split(":")[0]) == (1, "customer_not_found")
+        shown = await here.house.stub.GetWebhookEndpoint(pb.GetWebhookEndpointRequest(customer_id="cus_none"))
+        assert (shown.endpoint.url, shown.endpoint.secret_made_at_ms) == ("", 0)

@@ -66,7 +66,8 @@ async def second_usage(call: Call) -> Answer:
 
 
 async def identify(api_key: str, /) -> Caller:
-    fenced = networks("203.0.113.0/24") if api_key == "sk_fenced" else ()
+    fences = {"sk_fenced": "203.0.113.0/24", "sk_inside": "127.0.0.0/8"}
+    fenced = networks(fences.get(api_key, ""))
     return Caller("cus_2", "second", False, "key_2", 0, 1, 1, networks=fenced)
 
 
@@ -209,6 +210,13 @@ def test_a_host_of_a_storefront_that_there_is_not_is_refused() -> None:
         ("127.0.0.0/8,198.51.100.0/24", "203.0.113.7, 198.51.100.1", 200),
         ("127.0.0.0/8", "203.0.113.7, nonsense", 401),
         ("127.0.0.0/8", "::ffff:203.0.113.7", 200),
+        ("::ffff:127.0.0.0/104", "203.0.113.7", 200),
+        # As some proxies write it.
+        ("127.0.0.0/8", "203.0.113.7:49152", 200),
+        ("127.0.0.0/8", "[::ffff:203.0.113.7]:49152", 200),
+        ("127.0.0.0/8", "[::ffff:203.0.113.7]", 200),
+        ("127.0.0.0/8", "203.0.113.7:443:443", 401),
+        ("127.0.0.0/8", "203.0.113.7,,", 200),
     ],
 )
 async def test_a_key_of_some_networks_works_from_there_alone_and_only_trusted_proxies_say_where_that_is(
@@ -216,6 +224,24 @@ async def test_a_key_of_some_networks_works_from_there_alone_and_only_trusted_pr
 ) -> None:
     sent = {"X-Forwarded-For": forwarded} if forwarded else {}
     assert (await asked(tmp_path, "/v1/usage", "sk_fenced", trusted=trusted, **sent))[0] == status
+
+
+@pytest.mark.parametrize(
+    "forwarded,status",
+    [
+        ("", 200),
+        ("127.0.0.9", 200),
+        ("203.0.113.7", 401),
+        ("unknown", 401),
+        ("203.0.113.7, 127.0.0.9, _p", 401),
+    ],
+)
+async def test_a_client_of_whom_the_proxy_says_nothing_that_is_understood_is_not_taken_for_the_proxy(
+    tmp_path: Path, forwarded: str, status: int
+) -> None:
+    sent = {"X-Forwarded-For": forwarded} if forwarded else {}
+    answered = await asked(tmp_path, "/v1/usage", "sk_inside", trusted="127.0.0.0/8", **sent)
+    assert answered[0] == status
 
 
 def environment(tmp_path: Path, **changes: str) -> dict[str, str]:

@@ -15,6 +15,17 @@ from services.gateway.docs_site.samples import Request, Sample, receivers, sampl
 from services.gateway.openapi import FORM
 
 _REFERENCE_PREFIX: Final = "#/components/schemas/"
+_OF_EVERY_WEBHOOK: Final = (
+    (
+        "Your signing secret, `whsec_…`, is given to you as your key is, and shown once. When it is replaced, the one "
+        "before it can go on signing beside it for a while: `webhook-signature` then holds several signatures with "
+        "blanks between them, of which one has to fit."
+    ),
+    (
+        "An attempt that fails is repeated with the same `webhook-id` and body. 410 stops the repeats at once, "
+        "`Retry-After` with 429 or 503 puts the next one off, by a day at most, and redirects are not followed."
+    ),
+)
 _INLINE: Final = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 
 
@@ -126,8 +137,10 @@ def page_of(contract: Contract, document: dict[str, Any], openapi_path: str) -> 
 
 def _chapter(section: Section) -> Chapter:
     paragraphs = tuple(prose(paragraph) for paragraph in section.paragraphs)
-    samples = receivers() if section.anchor == WEBHOOKS else ()
-    return Chapter(section.anchor, section.title, paragraphs, section.code, samples)
+    if section.anchor != WEBHOOKS:
+        return Chapter(section.anchor, section.title, paragraphs, section.code, ())
+    common = tuple(map(prose, _OF_EVERY_WEBHOOK))
+    return Chapter(section.anchor, section.title, paragraphs + common, section.code, receivers())
 
 
 def _endpoint(

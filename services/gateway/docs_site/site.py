@@ -73,8 +73,8 @@ class DocsSite:
             router.add_get(path, self._of_host(part))
         for name, site in self._sites.items():
             router.add_get(f"/openapi/{name}.json", self._of_contract(site, "document"))
-            if name != self._first.name:
-                router.add_get(f"/docs/{name}", self._of_contract(site, "page"))
+            router.add_get(f"/docs/{name}", self._of_contract(site, "page"))
+            router.add_get(f"/docs/{name}/", self._of_contract(site, "page"))
 
     def _of_host(self, part: str) -> _Handler:
         async def serve(request: web.Request) -> web.StreamResponse:

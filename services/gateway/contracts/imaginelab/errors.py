@@ -73,7 +73,11 @@ ERROR_CODES: Final = (
     ErrorCode(413, "413", "The request body is too large."),
     ErrorCode(429, "429", "Too many requests, logins or generations; see Retry-After."),
     ErrorCode(500, "500", "Something went wrong on our side."),
-    ErrorCode(503, "503", "The request cannot be taken now. Nothing was charged; see Retry-After."),
+    ErrorCode(
+        503,
+        "503",
+        "The request cannot be taken now. See Retry-After; with the same Idempotency-Key it is never charged twice.",
+    ),
 )
 
 

@@ -133,11 +133,11 @@ def schema_of(model: ModelName) -> dict[str, Any]:
 
 def read_settings(generation_type: GenerationType, given: Mapping[str, Any]) -> Settings:
     """The settings with their defaults; unknown ones are ignored. Raises MALFORMED_REQUEST that names `settings.…`."""
+    settings = KINDS[generation_type].settings
     try:
-        return msgspec.convert(given, KINDS[generation_type].settings)
+        return msgspec.convert(given, settings)
     except msgspec.ValidationError as fault:
-        # Its places are told from where the settings stand.
-        raise reading.explained(str(fault).replace("`$", "`$.settings")) from None
+        raise reading.explained(str(fault), settings, "settings") from None
 
 
 def fill(generation: pb.Generation, settings: Settings) -> None:

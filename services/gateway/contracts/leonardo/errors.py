@@ -33,7 +33,7 @@ _INVALID_KEY: Final = _Row(401, "invalid_api_key", "The API key is missing, unkn
 _UNAVAILABLE: Final = _Row(
     503,
     "provider_unavailable",
-    "The request cannot be taken right now. Nothing was charged; please try again.",
+    "The request cannot be taken right now. Please try again, with the same Idempotency-Key.",
     _UNAVAILABLE_RETRY_AFTER_S,
 )
 _STATUS_UNAVAILABLE: Final = _Row(
@@ -105,7 +105,9 @@ ERROR_CODES: Final = (
     ErrorCode(429, "concurrency_limited", "Too many jobs are running; see Retry-After."),
     ErrorCode(500, "internal_error", "Something went wrong on our side."),
     ErrorCode(
-        503, "provider_unavailable", "The job cannot be taken now. Nothing was charged; see Retry-After."
+        503,
+        "provider_unavailable",
+        "The job cannot be taken now. See Retry-After; with the same Idempotency-Key it is never charged twice.",
     ),
     ErrorCode(503, "job_status_unavailable", "The answer is not available right now; see Retry-After."),
 )

@@ -115,7 +115,7 @@ GUIDE: Final = (
         "Limits",
         (
             (
-                "Every answer carries `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds): requests "
+                "Every answer to a good key carries `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds): requests "
                 "in any 60 seconds. **429** and **503** also carry `Retry-After` in whole seconds; wait that long."
             ),
             (

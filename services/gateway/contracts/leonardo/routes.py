@@ -164,6 +164,13 @@ _PROCESSING: Final[dict[str, Any]] = {
     "completedAt": None,
     "error": None,
 }
+_COMPLETE: Final = {
+    **_PROCESSING,
+    "status": "complete",
+    "progress": 100,
+    "updatedAt": "2026-06-29T10:01:30.000Z",
+    "completedAt": "2026-06-29T10:01:30.000Z",
+}
 _FAILED: Final = {
     **_PROCESSING,
     "status": "failed",
@@ -192,7 +199,12 @@ _STATUS: Final = Operation(
         200,
         "The job as it stands.",
         JobView,
-        {"processing": _PROCESSING, "failed": _FAILED, "referenceUnavailable": _REFERENCE_FAILED},
+        {
+            "processing": _PROCESSING,
+            "complete": _COMPLETE,
+            "failed": _FAILED,
+            "referenceUnavailable": _REFERENCE_FAILED,
+        },
     ),
     errors=("job_not_found", "job_status_unavailable"),
     path=_PATH,
