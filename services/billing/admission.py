@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from services.billing import customers, errors, ledger, operations, prices
 from services.billing.keys import NO_RULES, Key, KeyRules
@@ -16,6 +16,7 @@ from services.billing.prices import Limits, Storefronts
 from services.billing.spending import UNLIMITED, SpendLimits
 from services.billing.store import holds
 from services.chassis.ids import new_id
+from services.chassis.mapped_addresses import unmapped_network
 from services.gen.billing.v1 import billing_pb2 as pb
 
 # No change can be larger than what a wallet may hold.
@@ -35,8 +36,6 @@ MAX_EXTENDED_HOLDS = 10_000
 # The last millisecond of the year 9999, beyond which times cannot be written down.
 MAX_TIME_MS = 253_402_300_799_999
 
-# ::ffff:0:0/96, in which IPv6 holds the addresses of IPv4.
-_MAPPED_PREFIX = 96
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 # Some storefronts sell a `sora2 pro`.
 _MODEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/ -]{0,126}[A-Za-z0-9._:/-])?")
@@ -275,7 +274,7 @@ def _network(text: str) -> str:
     """
     try:
         # What stands behind a % is this machine's own name for a cable.
-        network = None if "%" in text else _unmapped(ip_network(text))
+        network = None if "%" in text else unmapped_network(ip_network(text))
     except ValueError:
         network = None
     if network is None:
@@ -283,10 +282,3 @@ def _network(text: str) -> str:
             "rules.networks", "must be networks as 203.0.113.0/24, with zeros behind the prefix"
         )
     return str(network)
-
-
-def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if mapped is None or network.prefixlen < _MAPPED_PREFIX:
-        return network
-    return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))

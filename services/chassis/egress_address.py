@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
+from services.chassis.mapped_addresses import unmapped
+
 # What each rule says of an address, for operators: "<address> <words>.". Every value of `address_rule` is here.
 MEANINGS: Final = {
     "as112": "belongs to the sink for reverse lookups of private addresses",
@@ -123,17 +125,12 @@ _IPV4_STARTS, _IPV4_RULES = _segments(_IPV4)
 _IPV6_STARTS, _IPV6_RULES = _segments(_IPV6)
 
 
-def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that `address` maps (::ffff:0:0/96), which is what it reaches; else `address`."""
-    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
-
-
 def address_rule(address: IPv4Address | IPv6Address) -> str | None:
     """The rule that forbids `address`, a key of MEANINGS; None for globally reachable unicast."""
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             return "zone_id"
-        address = address.ipv4_mapped or address
+        address = unmapped(address)
     number = int(address)
     if isinstance(address, IPv4Address):
         return _IPV4_RULES[bisect_right(_IPV4_STARTS, number) - 1] or None

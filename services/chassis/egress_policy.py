@@ -7,14 +7,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Final
 
-from services.chassis.egress_address import MEANINGS, address_rule, unmapped
+from services.chassis.egress_address import MEANINGS, address_rule
+from services.chassis.mapped_addresses import unmapped, unmapped_network
 from services.chassis.settings import setting
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 HTTPS_PORT: Final = 443
-_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 # The rules of `EgressPolicy.check_address`; the parser of URLs has its own besides.
 POLICY_RULES: Final = frozenset({*MEANINGS, "denied", "port", "scheme"})
@@ -103,9 +103,7 @@ def _network(text: str) -> Network:
         raise ValueError(
             f"holds {text!r}, which has bits set beyond its prefix; {network} is the whole range"
         )
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        return IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
-    return network
+    return unmapped_network(network)
 
 
 def _port(text: str) -> int:

@@ -9,6 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from services.chassis.mapped_addresses import unmapped, unmapped_network
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -16,8 +18,6 @@ Network = IPv4Network | IPv6Network
 _NOWHERE: Final = IPv4Address("0.0.0.0")  # noqa: S104 - compared with, never listened on
 
 _WITH_PORT: Final = re.compile(r"(?P<four>[0-9.]+):[0-9]{1,5}|\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
-# ::ffff:0:0/96, in which IPv6 holds the addresses of IPv4.
-_MAPPED_PREFIX: Final = 96
 
 
 class ClientAddresses:
@@ -46,29 +46,17 @@ class ClientAddresses:
 def parsed(text: str) -> Address:
     """The address of a peer as the socket names it; 0.0.0.0 for one that has none."""
     try:
-        return _unmapped(ip_address(text.partition("%")[0]))
+        return unmapped(ip_address(text.partition("%")[0]))
     except ValueError:
         return _NOWHERE
 
 
 def networks(text: str) -> tuple[Network, ...]:
     """A parser for networks separated by commas."""
-    return tuple(_plain(ip_network(each.strip())) for each in text.split(",") if each.strip())
+    return tuple(unmapped_network(ip_network(each.strip())) for each in text.split(",") if each.strip())
 
 
 def _written(text: str) -> Address:
     """An address as proxies write it, some with a port behind it; 0.0.0.0 for anything else."""
     bare = _WITH_PORT.fullmatch(text)
     return parsed((bare["six"] or bare["four"]) if bare else text)
-
-
-def _plain(network: Network) -> Network:
-    """Addresses of IPv4 are compared as such, so those in IPv6 are too."""
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if mapped is None or network.prefixlen < _MAPPED_PREFIX:
-        return network
-    return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))
-
-
-def _unmapped(address: Address) -> Address:
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
