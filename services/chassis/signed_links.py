@@ -61,9 +61,12 @@ class SignedLinks:
         self._keys = keys
         self._public_url = public_url.rstrip("/")
 
-    def link(self, object_key: str, expires_at_ms: int) -> Link:
-        """The one link to this object that works until `expires_at_ms`, cut to the second."""
+    def link(self, object_key: str, expires_at_ms: int, public_url: str = "") -> Link:
+        """The one link to this object that works until `expires_at_ms`, cut to the second.
+
+        public_url: what this link begins with instead.
+        """
         expires_s = expires_at_ms // 1000
         signature = self._keys.sign(object_key, expires_s)
-        url = f"{self._public_url}{PATH_PREFIX}{object_key}?expires={expires_s}&signature={signature}"
+        url = f"{public_url.rstrip('/') or self._public_url}{PATH_PREFIX}{object_key}?expires={expires_s}&signature={signature}"
         return Link(url, expires_s * 1000)

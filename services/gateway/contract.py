@@ -16,7 +16,7 @@ from services.gateway.attempts import Attempts
 from services.gateway.auth import Caller, bearer_of
 from services.gateway.backends import Backends
 from services.gateway.inline_uploads import Body
-from services.gateway.media import MediaLinks
+from services.gateway.media import Link, MediaLinks
 from services.gateway.price_lists import PriceLists
 from services.gateway.reference_media import ReferenceMedia
 from services.gateway.webhook_forms import WebhookForms
@@ -53,6 +53,10 @@ class Call(msgspec.Struct, frozen=True):
     house: House
     contract: Contract
     client_address: IPv4Address | IPv6Address
+
+    def link(self, object_key: str, media_expires_at_ms: int) -> Link:
+        """A link to one object of the caller's, which begins as its storefront's do. Raises MEDIA_GONE."""
+        return self.house.media.link(self.contract.name, object_key, media_expires_at_ms)
 
 
 NOBODY: Final = Caller("", "", False, "", 0, 0, 0)

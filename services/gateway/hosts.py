@@ -42,14 +42,20 @@ class Hosts:
             if contract is bound or (bound is None and not route.bound)
         ]
 
+    def own_urls(self, public_url: str) -> dict[str, str]:
+        """By name, where customers of every storefront that is bound to a host reach it."""
+        return {name: _at_host(public_url, host) for name, host in self._addresses.items()}
+
     def url_of(self, contract: Contract, public_url: str) -> str:
         """Where customers of a storefront reach it: `public_url`, with the first host that is bound to it."""
         host = self._addresses.get(contract.name)
-        if host is None:
-            return public_url
-        parts = urlsplit(public_url)
-        port = f":{parts.port}" if parts.port else ""
-        return urlunsplit(parts._replace(netloc=host + port))
+        return public_url if host is None else _at_host(public_url, host)
+
+
+def _at_host(public_url: str, host: str) -> str:
+    parts = urlsplit(public_url)
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=host + port))
 
 
 def _plain(host: str) -> str:

@@ -49,14 +49,22 @@ _TYPES: Final = {
 
 
 class MediaLinks:
-    """Makes links. public_url: how customers reach this service."""
+    """Makes links. public_url: how customers reach this service; own_urls: how those of some storefronts do."""
 
-    def __init__(self, keys: SigningKeys, public_url: str, validity_ms: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: SigningKeys,
+        public_url: str,
+        validity_ms: int,
+        clock: Clock,
+        own_urls: Mapping[str, str] | None = None,
+    ) -> None:
         self._links = SignedLinks(keys, public_url)
+        self._own_urls = own_urls or {}
         self._validity_ms = validity_ms
         self._clock = clock
 
-    def link(self, object_key: str, media_expires_at_ms: int) -> Link:
+    def link(self, storefront: str, object_key: str, media_expires_at_ms: int) -> Link:
         """A link to one object, good for the configured time but never longer than the object is kept.
 
         media_expires_at_ms: when the object leaves the store; 0 = unknown. Raises MEDIA_GONE after it.
@@ -67,7 +75,7 @@ class MediaLinks:
             expires_at_ms = min(expires_at_ms, media_expires_at_ms)
         if expires_at_ms <= now_ms:
             raise errors.media_gone()
-        return self._links.link(object_key, expires_at_ms)
+        return self._links.link(object_key, expires_at_ms, self._own_urls.get(storefront, ""))
 
 
 class Media(Protocol):

@@ -66,14 +66,14 @@ async def serving(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     access_log = AccessLog() if settings.access_log else None
     addresses = (settings.billing_address, settings.jobs_address, settings.pool_address)
     async with Backends(*addresses) as backends, _media(settings, keys, clock) as files:
-        links = MediaLinks(keys, public_url, int(settings.media_link_hours * 3_600_000), clock)
+        validity_ms, own_urls = int(settings.media_link_hours * 3_600_000), hosts.own_urls(public_url)
         edge = Edge(
             CONTRACTS,
             House(
                 backends,
-                links,
+                MediaLinks(keys, public_url, validity_ms, clock, own_urls),
                 ReferenceMedia(backends, settings.policy()),
-                WebhookForms(backends.put_webhook_form),
+                WebhookForms(backends.put_webhook_form, own_urls),
                 PriceLists(backends.price_list, clock),
                 Attempts(clock),
                 clock,

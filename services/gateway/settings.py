@@ -193,7 +193,8 @@ class Settings(EgressSettings, EgressCaSettings, MediaBucketSettings):
     storefront_hosts: tuple[tuple[str, str], ...] = setting(
         "ATELIER_GATEWAY_STOREFRONT_HOSTS",
         default=(),
-        help="hosts that serve one storefront alone, as storefront=host pairs separated by commas",
+        help="hosts that serve one storefront alone, as storefront=host pairs separated by commas; its links to media and "
+        "its documentation name the first",
         parse=bound_hosts,
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from services.gen.jobs.v1 import jobs_pb2
 
 
 class WebhookForms:
-    """The ids of forms that are known over there. Simultaneous askers for one share the question."""
+    """The ids of forms that are known over there. Simultaneous askers for one share the question.
 
-    def __init__(self, put: Callable[[jobs_pb2.WebhookForm], Awaitable[str]]) -> None:
+    own_urls: by storefront, what links to media begin with where that is not the service's own address.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[jobs_pb2.WebhookForm], Awaitable[str]],
+        own_urls: Mapping[str, str] | None = None,
+    ) -> None:
         self._put = put
+        self._own_urls = own_urls or {}
         # By identity: forms are constants of their contracts, and hashing one costs more than what it is looked up for.
         self._ids: dict[int, str] = {}
         self._asking: dict[int, asyncio.Task[str]] = {}
@@ -34,7 +42,9 @@ class WebhookForms:
         self._ids.pop(id(form), None)
 
     async def _made_known(self, form: jobs_pb2.WebhookForm) -> str:
-        form_id = self._ids[id(form)] = await self._put(form)
+        told = jobs_pb2.WebhookForm(public_url=self._own_urls.get(form.storefront, ""))
+        told.MergeFrom(form)
+        form_id = self._ids[id(form)] = await self._put(told)
         return form_id
 
     def _asked(self, form: int, done: asyncio.Task[str]) -> None:

@@ -283,6 +283,28 @@ async def test_the_same_three_calls_are_under_v1_on_a_host_of_its_own(opening: O
     refused(await shop.request("GET", "/v1/jobs/x", headers=host), 404)
 
 
+async def test_links_name_the_host_that_the_storefront_has_of_its_own(opening: Opening) -> None:
+    shop = await opening(storefront_hosts=(("video.example.com", "loova"), ("films.example.com", "loova")))
+    client, own_url = Client(shop), shop.url.replace("127.0.0.1", "video.example.com")
+    job = await client.made()
+    finish(shop, job)
+    link = (await client.task(job.job_id)).body["data"]["result"]["video_url"]
+    assert link.startswith(f"{own_url}/media/")
+    film = await shop.request("GET", link.removeprefix(own_url), headers={"Host": "video.example.com"})
+    assert (film.status, film.raw) == (200, b"film")
+    assert shop.jobs.forms["loova"].public_url == own_url
+
+
+async def test_links_name_the_common_address_where_another_storefront_has_a_host(opening: Opening) -> None:
+    shop = await opening(storefront_hosts=(("pictures.example.com", "leonardo"),))
+    client = Client(shop)
+    job = await client.made()
+    finish(shop, job)
+    link = (await client.task(job.job_id)).body["data"]["result"]["video_url"]
+    assert link.startswith(f"{shop.url}/media/")
+    assert shop.jobs.forms["loova"].public_url == ""
+
+
 @pytest.mark.parametrize("path", ["/v1/tasks", "/v1/credits", "/v1/video/seedance-2"])
 async def test_elsewhere_nothing_is_under_v1(shop: Storefront, path: str) -> None:
     answer = await shop.request("GET", path, headers={"Authorization": f"Bearer {key_of('loova')}"})

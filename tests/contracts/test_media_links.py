@@ -24,7 +24,7 @@ HOUR_MS = 3_600_000
 def link(shop: Storefront, object_key: str = KEY, validity_ms: int = HOUR_MS, key: str = "k" * 40) -> str:
     """A link as the gateway itself makes it, relative to its address."""
     links = MediaLinks(SigningKeys(Secret(key)), "", validity_ms, SystemClock())
-    return links.link(object_key, 0).url
+    return links.link("leonardo", object_key, 0).url
 
 
 async def fetch(shop: Storefront, path: str, method: str = "GET", **headers: str) -> Answer:
@@ -266,4 +266,4 @@ def test_a_key_too_short_to_protect_anything_is_refused_at_start(secret: str) ->
 def test_a_link_to_what_is_gone_is_never_made() -> None:
     links = MediaLinks(SigningKeys(Secret("k" * 40)), "", HOUR_MS, SystemClock())
     with pytest.raises(ServiceError, match="MEDIA_GONE"):
-        links.link(KEY, 1)
+        links.link("leonardo", KEY, 1)

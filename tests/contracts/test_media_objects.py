@@ -58,7 +58,7 @@ class Shop:
 
 def link(object_key: str = KEY, validity_ms: int = HOUR_MS) -> str:
     links = MediaLinks(SigningKeys(Secret("k" * 40)), "", validity_ms, SystemClock())
-    return links.link(object_key, 0).url
+    return links.link("leonardo", object_key, 0).url
 
 
 async def put(objects: ObjectStore, key: str = KEY, content: bytes = CONTENT) -> None:

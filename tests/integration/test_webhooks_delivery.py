@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from standardwebhooks import Webhook
 from services.chassis.errors import ServiceError
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from tests.jobs_house import sqlite_url
-from tests.webhook_receiver import PUBLIC_URL, Receiver, failing, fine, flooding, redirecting, telling
+from tests.webhook_receiver import FORM, PUBLIC_URL, Receiver, failing, fine, flooding, redirecting, telling
 
 SIGNATURE = "x-seedancee2-signature"
 
@@ -35,6 +36,17 @@ async def test_the_end_of_a_job_is_told_signed_and_logged(engine_url: str) -> No
         assert delivery.address == f"127.0.0.1:{receiver.port}/hook"
         (attempt,) = await here.attempts(delivery.delivery_id)
         assert (attempt.number, attempt.status, attempt.error) == (1, 204, "")
+
+
+async def test_links_begin_with_the_storefronts_own_address_where_it_has_one(engine_url: str) -> None:
+    own = "https://pictures.example.com"
+    async with Receiver() as receiver, telling(engine_url, receiver) as here:
+        form = pb.WebhookForm(public_url=own)
+        form.MergeFrom(FORM)
+        put = await here.house.stub.PutWebhookForm(pb.PutWebhookFormRequest(form=form))
+        await replace(here, form_id=put.webhook_form_id).create("k1", receiver.url())
+        (received,) = await receiver.until(1)
+        assert received.json["url"].startswith(f"{own}/media/")
 
 
 async def test_what_fails_is_sent_again_the_same_but_for_its_time_and_then_given_up(tmp_path: Path) -> None:
@@ -189,6 +201,8 @@ async def test_a_form_that_nobody_knows_is_refused_when_it_is_named(tmp_path: Pa
             )
         },
         {"failure_messages": {0: "x" * 1001}},
+        {"public_url": "ftp://media.example.com"},
+        {"public_url": f"https://media.example.com/{'x' * 300}"},
     ],
     ids=lambda change: str(next(iter(change))),
 )

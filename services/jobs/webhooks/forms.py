@@ -42,6 +42,8 @@ class Form(Struct, frozen=True):
     failure_messages: dict[int, str]
     failure_codes: dict[int, str]
     legacy: LegacySignature | None = None
+    # What links to media begin with; empty: the service's own address.
+    public_url: str = ""
 
     @property
     def form_id(self) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from services.chassis.settings import web_origin
 from services.gen.jobs.v1 import jobs_pb2 as pb
 from services.jobs import errors
 from services.jobs.webhooks.addresses import shown
@@ -16,6 +17,7 @@ from services.jobs.webhooks.schedule import State
 from services.jobs.webhooks.signatures import LegacySignature
 
 _ID_LIMIT_CHARS: Final = 100
+_URL_LIMIT_CHARS: Final = 300
 _LIST_LIMIT: Final = 1_000
 _LIST_DEFAULT: Final = 100
 _TABLE_LIMIT: Final = 64
@@ -60,7 +62,17 @@ def form_of(asked: pb.WebhookForm) -> Form:
         failure_messages=_table("failure_messages", asked.failure_messages),
         failure_codes=_table("failure_codes", asked.failure_codes),
         legacy=_legacy_of(asked.legacy_signature) if asked.HasField("legacy_signature") else None,
+        public_url=_public_url_of(asked.public_url),
     )
+
+
+def _public_url_of(asked: str) -> str:
+    try:
+        if len(asked) > _URL_LIMIT_CHARS:
+            raise ValueError(f"must have at most {_URL_LIMIT_CHARS} characters")
+        return web_origin(asked) if asked else ""
+    except ValueError as fault:
+        raise errors.invalid_request("form.public_url", str(fault)) from None
 
 
 def _table(name: str, asked: Mapping[int, str]) -> dict[int, str]:

@@ -277,7 +277,7 @@ class Sender:
         form = await self._store.form(delivery.form_id)
         if form is None:
             raise LookupError(f"the form {delivery.form_id} is gone")
-        body = with_links(delivery.body, partial(self._link, delivery.links_until_ms))
+        body = with_links(delivery.body, partial(self._link, form.public_url, delivery.links_until_ms))
         headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
         headers |= signatures.headers(
             endpoints.active(self._means.keys, endpoint, at_ms),
@@ -298,8 +298,8 @@ class Sender:
             crash_points.reached("webhook", "post", "after", subject=delivery.job_id)
         return Answer.of_status(posted.status, posted.retry_after)
 
-    def _link(self, until_ms: int, object_key: str) -> str:
-        return self._means.links.link(object_key, until_ms).url
+    def _link(self, public_url: str, until_ms: int, object_key: str) -> str:
+        return self._means.links.link(object_key, until_ms, public_url).url
 
     async def _write(self, attempted: Attempted) -> None:
         """Waits for a database that is away: until then nobody else sends this delivery."""

@@ -84,7 +84,7 @@ async def _job(call: Call, *, sync: bool = True) -> pb.Job:
 
 def _link(call: Call, job: pb.Job, object_key: str) -> str | None:
     try:
-        return call.house.media.link(object_key, job.media_expires_at_ms).url
+        return call.link(object_key, job.media_expires_at_ms).url
     except ServiceError:
         # The record is remembered longer than its media are kept.
         return None

@@ -69,9 +69,9 @@ async def get_job(call: Call) -> Answer:
 async def get_result(call: Call) -> Answer:
     job = await _job(call)
     primary = outward.primary_of(job)
-    link = call.house.media.link(primary.object_key, job.media_expires_at_ms)
+    link = call.link(primary.object_key, job.media_expires_at_ms)
     preview = outward.output_of(job, pb.Output.ROLE_PREVIEW)
-    preview_link = call.house.media.link(preview.object_key, job.media_expires_at_ms) if preview else None
+    preview_link = call.link(preview.object_key, job.media_expires_at_ms) if preview else None
     return Answer(200, outward.result(job, primary, link, preview_link))
 
 

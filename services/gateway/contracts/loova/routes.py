@@ -73,7 +73,7 @@ def _video_url(call: Call, job: pb.Job) -> str | None:
     if video is None:
         return None
     try:
-        return call.house.media.link(video.object_key, job.media_expires_at_ms).url
+        return call.link(video.object_key, job.media_expires_at_ms).url
     except ServiceError:
         # The task is remembered longer than its video is kept.
         return None

@@ -46,7 +46,7 @@ async def create_task(call: Call) -> Answer:
 async def get_task(call: Call) -> Answer:
     task_id = inward.task_id(call.request)
     job = await call.house.backends.job(call.caller, task_id, tell_of_others=True)
-    return Answer(200, outward.view(job, call.house.media.link))
+    return Answer(200, outward.view(job, call.link))
 
 
 _CREATE: Final = Operation(

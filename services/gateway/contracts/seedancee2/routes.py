@@ -41,7 +41,7 @@ async def create_video(call: Call) -> Answer:
 async def get_video(call: Call) -> Answer:
     video_id = inward_queries.video_id(call.request.match_info["id"])
     job = await call.house.backends.job(call.caller, video_id)
-    return Answer(200, VideoBody(outward.video(job, call.house.media.link)))
+    return Answer(200, VideoBody(outward.video(job, call.link)))
 
 
 async def list_videos(call: Call) -> Answer:
@@ -49,7 +49,7 @@ async def list_videos(call: Call) -> Answer:
     # One more than is shown says whether there are older ones.
     request = pb.ListJobsRequest(stages=asked.stages, before_job_id=asked.before_id, limit=asked.limit + 1)
     answer = await call.house.backends.list_jobs(call.caller, request)
-    return Answer(200, outward.page(answer.jobs, asked.limit, call.house.media.link))
+    return Answer(200, outward.page(answer.jobs, asked.limit, call.link))
 
 
 async def list_models(call: Call) -> Answer:

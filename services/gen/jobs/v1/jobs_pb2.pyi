@@ -1186,10 +1186,13 @@ class WebhookForm(_message.Message):
     FAILURE_MESSAGES_FIELD_NUMBER: _builtins.int
     FAILURE_CODES_FIELD_NUMBER: _builtins.int
     LEGACY_SIGNATURE_FIELD_NUMBER: _builtins.int
+    PUBLIC_URL_FIELD_NUMBER: _builtins.int
     storefront: _builtins.str
     completed: _builtins.str
     """A JSON document each."""
     failed: _builtins.str
+    public_url: _builtins.str
+    """What links to media begin with, where the storefront has an address of its own; else the service's."""
     @_builtins.property
     def failure_messages(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """What customers are told of each reason why a job failed, by FailureReason number; 0 is for those not named."""
@@ -1209,10 +1212,11 @@ class WebhookForm(_message.Message):
         failure_messages: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         failure_codes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         legacy_signature: Global___LegacySignature | None = ...,
+        public_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["legacy_signature", b"legacy_signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "failed", b"failed", "failure_codes", b"failure_codes", "failure_messages", b"failure_messages", "legacy_signature", b"legacy_signature", "storefront", b"storefront"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "failed", b"failed", "failure_codes", b"failure_codes", "failure_messages", b"failure_messages", "legacy_signature", b"legacy_signature", "public_url", b"public_url", "storefront", b"storefront"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
