@@ -87,7 +87,13 @@ async def test_a_password_may_be_any_characters(shop: Storefront) -> None:
 
 async def test_a_wrong_login_is_401_and_the_same_for_unknown_addresses(shop: Storefront) -> None:
     await sign_up(shop)
-    for email, password in ((ADA["email"], "wrong password"), ("nobody@example.com", ADA["password"])):
+    wrong = (
+        (ADA["email"], "wrong password"),
+        ("nobody@example.com", ADA["password"]),
+        (ADA["email"], "1" * 129),
+        (f"{'a' * 300}@example.com", ADA["password"]),
+    )
+    for email, password in wrong:
         answer = await log_in(shop, email, password)
         refused(answer, 401, "Incorrect email or password")
         assert answer.headers["WWW-Authenticate"] == "Bearer"

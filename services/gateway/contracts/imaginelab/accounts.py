@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from services.gateway import errors, reading
+from services.gateway.contracts.imaginelab.errors import wrong_login
 from services.gateway.contracts.imaginelab.wire import Moment
 from services.gen.billing.v1 import billing_pb2
 
@@ -109,7 +110,7 @@ def read_login(wire: LoginForm, storefront: str) -> billing_pb2.LogInRequest:
         if not value:
             raise errors.malformed_request(f"{name} is required.", name)
     if len(email) > _EMAIL_LIMIT or len(wire.password) > _PASSWORD_LIMITS[1]:
-        raise errors.malformed_request("username or password is too long.", "username")
+        raise wrong_login()
     return billing_pb2.LogInRequest(storefront=storefront, email=email, password=wire.password)
 
 

@@ -91,6 +91,11 @@ def too_many_attempts(limit: int, reset_s: int) -> ServiceError:
     )
 
 
+def wrong_login() -> ServiceError:
+    """Nobody has such an address, or such a password; as billing says it of those that somebody could have."""
+    return ServiceError(Kind.UNAUTHENTICATED, "INVALID_LOGIN", "The email address or the password is wrong.")
+
+
 def render_error(error: ServiceError, route: Route | None, request_id: str) -> Answer:
     """Spells any error. What no table names is 500, and says nothing else."""
     row = _row(error, route)
