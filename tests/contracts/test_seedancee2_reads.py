@@ -372,6 +372,7 @@ async def test_thirty_days_are_shown_unless_more_are_asked_for(shop: Storefront)
         ({"start": "20260629", "end": "20260629"}, -36_000_000, DAY_MS - 36_000_000),
         ({"start": "2026-W27-1", "end": "2026-W27-1"}, -36_000_000, DAY_MS - 36_000_000),
         ({"end": "2026-06-29T10:00:00Z"}, -30 * DAY_MS, 1),
+        ({"end": "2026-06-29"}, -29 * DAY_MS - 36_000_000, DAY_MS - 36_000_000),
         ({"start": "1970-01-01", "end": "2026-06-29T10:00:00Z"}, -NOW_MS, 1),
     ],
 )

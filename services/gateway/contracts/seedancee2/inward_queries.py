@@ -95,7 +95,9 @@ def usage(request: web.Request, now_ms: int) -> UsageAsked:
     if isinstance(query.start, str):
         start_ms = _moment(query.start, "start", last=False)
     else:
-        start_ms = max(0, end_ms - _DEFAULT_RANGE_MS)
+        # A range that ends with a day begins with one.
+        last = int(isinstance(query.end, str) and _is_date(query.end))
+        start_ms = max(0, end_ms + last - _DEFAULT_RANGE_MS)
     if start_ms > end_ms:
         raise errors.malformed_request("start must not be after end.", "start")
     return UsageAsked(start_ms, end_ms, query.limit)
