@@ -96,8 +96,8 @@ def usage(request: web.Request, now_ms: int) -> UsageAsked:
         start_ms = _moment(query.start, "start", last=False)
     else:
         # A range that ends with a day begins with one.
-        last = int(isinstance(query.end, str) and _is_date(query.end))
-        start_ms = max(0, end_ms + last - _DEFAULT_RANGE_MS)
+        last_ms = int(isinstance(query.end, str) and _is_date(query.end))
+        start_ms = max(0, end_ms + last_ms - _DEFAULT_RANGE_MS)
     if start_ms > end_ms:
         raise errors.malformed_request("start must not be after end.", "start")
     return UsageAsked(start_ms, end_ms, query.limit)

@@ -55,7 +55,7 @@ _MARKED: Final = (
     ("pt", frozenset("ãõ")),
     ("fr", frozenset("çèêœàù")),
 )
-# Short words that nearly every text in a language has, and few others have; none is usual in English.
+# Short words that nearly every text in a language has, and few others have.
 _WORDS: Final = {
     "de": "der das und ist ich nicht ein eine einen mit auf für von zu dem sie wir es auch guten morgen abend heute",  # codespell:ignore
     "fr": "le la les un une des du et est je il elle nous vous pas que qui dans pour sur avec bonjour très c'est",
@@ -68,10 +68,9 @@ _WORDS: Final = {
     "tr": "ve bir bu ne için ile çok değil merhaba günaydın nasıl",  # codespell:ignore
     "vi": "xin chào là và của không các bạn có tôi một cho được",
     "id": "yang di ini itu dengan untuk tidak saya anda selamat pagi adalah dari",
+    "en-us": "the and is are of to a in that it you for on with this was be have not we i my your at from as by or our an",
 }
 _OWN_WORDS: Final = {language: frozenset(words.split()) for language, words in _WORDS.items()}
-_ENGLISH: Final = "the and is are of to a in that it you for on with this was be have not we i my your at from as by or our an"
-_ENGLISH_WORDS: Final = frozenset(_ENGLISH.split())
 # One word alone may be a name, or a loan.
 _WORDS_LEAST: Final = 2
 _WORDS_SHARE: Final = 5
@@ -85,9 +84,9 @@ def language_of(text: str) -> str:
     scripts = [unicodedata.name(char, "").partition(" ")[0].partition("-")[0] for char in letters]
     foreign = [_LANGUAGES[script] for script in scripts if script in _LANGUAGES]
     if len(foreign) * 2 > len(letters):
-        # Much of a Japanese text is in Chinese characters, but only Japanese has kana.
         if "ru" in foreign and _UKRAINIAN.intersection(letters):
             return "uk"
+        # Much of a Japanese text is in Chinese characters, but only Japanese has kana.
         return "ja" if "ja" in foreign else max(sorted(set(foreign)), key=foreign.count)
     return _by_words(text) or _by_letters(letters)
 
@@ -96,7 +95,6 @@ def _by_words(text: str) -> str:
     """The language whose short words a text in Latin script has most of, English included; empty where that is unclear."""
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", unicodedata.normalize("NFC", text).casefold())
     heard = {language: sum(word in own for word in words) for language, own in _OWN_WORDS.items()}
-    heard["en-us"] = sum(word in _ENGLISH_WORDS for word in words)
     best, second, *_ = sorted(heard.values(), reverse=True)
     if best == second or best < max(_WORDS_LEAST, len(words) // _WORDS_SHARE):
         return ""
